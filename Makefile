@@ -1,0 +1,31 @@
+# Two commands do everything: `make demo` shows it, `make test` proves it. Both set up first what
+# this machine lacks (setup/setup.sh says what, and how long it takes).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check soak
+
+ENV := source setup/env.sh;
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: libclang, RocksDB (compiled once), Python packages
+	@setup/setup.sh
+
+demo: setup ## build the engine and watch it work: an order, an abort undone, a kill -9 survived
+	@$(ENV) cargo build --package orchestrion --bin orchestrion
+	@$(ENV) "$$ORCHESTRION_VENV/bin/python" worker-sdk/python/demo/demo.py "$$CARGO_TARGET_DIR/debug/orchestrion"
+
+test: setup ## all tests, those with real processes and real clients included
+	@setup/test.sh
+
+check: setup ## formatting, clippy, documentation, licences and advisories of dependencies
+	$(ENV) cargo fmt --all --check
+	$(ENV) cargo clippy --workspace --all-targets -- -D warnings
+	$(ENV) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	@setup/deny.sh
+
+soak: setup ## the tests that take minutes because they wait in real time
+	@SOAK=1 setup/test.sh

@@ -1,0 +1,184 @@
+//! orra's HTTP API and WebSocket, as its SDKs and command line speak it, and our own few routes beside it.
+//!
+//! | route                                        | file                |
+//! |----------------------------------------------|---------------------|
+//! | `GET /health`, `GET /metrics`                | `health.rs`         |
+//! | `POST /register/project`, `/apikeys`, `/webhooks`, `/compensation-failure-webhooks` | `projects.rs` |
+//! | `POST /register/service`, `/register/agent`  | `services.rs`       |
+//! | `POST /orchestrations`                       | `submit.rs`         |
+//! | `GET /orchestrations`, `/orchestrations/inspections/{id}` | `listing.rs` |
+//! | `GET /orchestrations/{id}/replay`            | `replay.rs`         |
+//! | `/compensation-failures…`                    | `compensations.rs`  |
+//! | `GET /ws`                                    | `socket/`           |
+//!
+//! Invariant: every body is `application/json` and ends with a newline, errors included; only 404 and 405 of the router are not.
+
+mod auth;
+mod body;
+mod compensations;
+pub mod error;
+mod health;
+pub mod json;
+mod listing;
+mod projects;
+mod replay;
+mod services;
+pub mod socket;
+mod story;
+mod submission;
+mod submit;
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use self::auth::Admission;
+use crate::config::Settings;
+use crate::engine::handle::Handle;
+use crate::registry::Registrar;
+use crate::registry::ids::IdSource;
+use crate::seams::Clock;
+
+/// The version of orra's engine whose wire this is.
+const ORRA_VERSION: &str = "0.2.5";
+const ORRA_VERSION_HEADER: HeaderName = HeaderName::from_static("x-orra-planeengine-version");
+
+/// Bytes of a submission: what the engine takes as one payload.
+pub const SUBMISSION_BODY_BYTES_MAX: usize = 11 * 1024 * 1024;
+/// Bytes of a registration of a service: its schemas.
+pub const REGISTRATION_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of any other body.
+pub const SMALL_BODY_BYTES_MAX: usize = 256 * 1024;
+
+/// What every handler has at hand. Clones share it.
+#[derive(Clone)]
+pub struct Api(Arc<Surroundings>);
+
+/// See [`Api`].
+pub struct Surroundings {
+    /// The door to the engine.
+    pub handle: Handle,
+    /// Reads and changes the registry.
+    pub registrar: Registrar,
+    /// How the engine is set up.
+    pub settings: Settings,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where ids come from.
+    pub ids: Arc<dyn IdSource>,
+    /// Who may create projects.
+    pub admission: Admission,
+    /// Becomes true when the server stops.
+    pub stop: watch::Receiver<bool>,
+    /// The sockets of services that are open.
+    pub sockets: OpenSockets,
+    /// Renders the metrics.
+    pub metrics: PrometheusHandle,
+}
+
+impl Api {
+    /// The surroundings of all handlers.
+    pub fn new(surroundings: Surroundings) -> Self {
+        Self(Arc::new(surroundings))
+    }
+}
+
+impl Deref for Api {
+    type Target = Surroundings;
+
+    fn deref(&self) -> &Surroundings {
+        &self.0
+    }
+}
+
+/// Counts sockets, so that a graceful stop can wait for them. Clones share the count.
+#[derive(Clone, Default)]
+pub struct OpenSockets(Arc<watch::Sender<()>>);
+
+impl OpenSockets {
+    /// One more; it counts until the guard is dropped.
+    pub fn enter(&self) -> impl Send + use<> {
+        self.0.subscribe()
+    }
+
+    /// Waits until there is none.
+    pub async fn all_closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+pub use self::auth::Admission as AdmissionPolicy;
+
+/// All routes.
+pub fn router(api: Api) -> Router {
+    Router::new()
+        .route("/health", get(health::health))
+        .route("/metrics", get(health::metrics))
+        .route("/register/project", post(projects::register))
+        .route("/apikeys", post(projects::add_api_key))
+        .route("/webhooks", post(projects::add_webhook))
+        .route("/compensation-failure-webhooks", post(projects::add_compensation_failure_webhook))
+        .route("/register/service", post(services::register_service).layer(body_limit(REGISTRATION_BODY_BYTES_MAX)))
+        .route("/register/agent", post(services::register_agent).layer(body_limit(REGISTRATION_BODY_BYTES_MAX)))
+        .route(
+            "/orchestrations",
+            get(listing::list).post(submit::submit).layer(body_limit(SUBMISSION_BODY_BYTES_MAX)),
+        )
+        .route("/orchestrations/inspections/{id}", get(listing::inspect))
+        .route("/orchestrations/{id}/replay", get(replay::replay))
+        .route("/compensation-failures", get(compensations::list))
+        .route("/compensation-failures/{id}", get(compensations::show))
+        .route("/compensation-failures/{id}/resolve", post(compensations::resolve))
+        .route("/compensation-failures/{id}/ignore", post(compensations::ignore))
+        .route("/ws", get(socket::connect))
+        .route_layer(from_fn(observed))
+        .layer(body_limit(SMALL_BODY_BYTES_MAX))
+        .fallback(not_found)
+        .with_state(api)
+}
+
+fn body_limit(bytes: usize) -> DefaultBodyLimit {
+    DefaultBodyLimit::max(bytes)
+}
+
+/// A JSON answer.
+pub(crate) fn respond<T: Serialize + ?Sized>(status: StatusCode, body: &T) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(mut bytes) => {
+            bytes.push(b'\n');
+            (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+/// The router's own answer to a path that is none, as Go writes it.
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+}
+
+/// Counts a request of a route and adds the version header to its answer. A wrong method is the router's answer, not the route's.
+async fn observed(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());
+    let method = request.method().as_str().to_owned();
+    let mut response = next.run(request).await;
+    let status = response.status();
+    let labels = [("route", route), ("method", method), ("status", status.as_u16().to_string())];
+    metrics::counter!("orchestrion_http_requests_total", &labels).increment(1);
+    if status != StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(ORRA_VERSION_HEADER, HeaderValue::from_static(ORRA_VERSION));
+    }
+    response
+}

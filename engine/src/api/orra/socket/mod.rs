@@ -1,0 +1,73 @@
+//! `GET /ws?serviceId=…&apiKey=…`: the sockets on which services and agents work.
+//!
+//! Several sockets of one service share its queue; each is a session of its own, and the end of one does not disturb the others.
+//!
+//! Invariant: nobody is upgraded before the key and the service are known to belong together.
+
+mod answers;
+mod frame;
+mod key;
+mod locate;
+mod session;
+mod slots;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use orchestrion_history::ids::TaskQueueName;
+use serde::Deserialize;
+
+pub use self::session::{MESSAGE_BYTES_MAX, SDK_FRAME_BYTES_MAX};
+use super::Api;
+use super::error::{ApiError, Kind, code};
+use crate::registry::ids::KeyDigest;
+
+/// Who connects. The SDKs have no other place for it than the query.
+#[derive(Deserialize)]
+pub struct Credentials {
+    #[serde(default, rename = "serviceId")]
+    service_id: String,
+    #[serde(default, rename = "apiKey")]
+    api_key: String,
+}
+
+/// Upgrades a service's connection.
+pub async fn connect(
+    State(api): State<Api>,
+    Query(credentials): Query<Credentials>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, ApiError> {
+    let refused = |message: &str| ApiError::new(Kind::Unauthorized, message);
+    let namespace = api
+        .registrar
+        .registry()
+        .authenticate(KeyDigest::of(&credentials.api_key))
+        .ok_or_else(|| refused("the query's apiKey is unknown: use a key of the service's project"))?;
+    let service_id = credentials.service_id;
+    let service = api
+        .registrar
+        .registry()
+        .service(&namespace, &service_id)
+        .ok_or_else(|| refused("the query's serviceId is no service of this project: register it first"))?;
+    let queue = TaskQueueName::parse(&service_id).map_err(|e| ApiError::internal(&e))?;
+    let upgrade = upgrade.map_err(|rejection| {
+        let message = format!("this route speaks WebSocket only: {rejection}");
+        ApiError::new(Kind::InvalidRequest, message).code(code::UNANTICIPATED)
+    })?;
+    let answering = answers::Answering {
+        handle: api.handle.clone(),
+        clock: api.clock.clone(),
+        identity: format!("{} ({service_id})", service.service.name),
+        namespace,
+        service_id,
+        patience: api.settings.sockets.answer_patience,
+        default_ttl: api.settings.compensation.default_ttl,
+    };
+    let (settings, stop) = (api.settings.sockets.clone(), api.stop.clone());
+    let open = api.sockets.enter();
+    Ok(upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).on_upgrade(|socket| async move {
+        let _open = open;
+        session::Connection::new(socket, answering, settings, stop).run(queue).await;
+    }))
+}

@@ -1,0 +1,263 @@
+//! What one socket was given and has not answered.
+//!
+//! ```text
+//!  free --give--> taken --answer--> free
+//!                   '---its time passed--> doubted --answer, or any sign of a free worker--> free
+//! ```
+//!
+//! A worker on orra's Python SDK reads nothing while its handler runs. So a slot whose attempt timed out is not free at once: the
+//! next attempt would wait behind the handler and time out as well. It is free when the worker shows that it reads again.
+//!
+//! Invariant: a slot is given back once, and never while its worker may still be busy with it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use orchestrion_history::ids::Timestamp;
+
+use crate::engine::handle::{Dispatch, Target};
+use crate::registry::ids::execution_id;
+
+/// Attempts whose slot was given back and that may still be answered; older ones are found by their key.
+const REMEMBERED_MAX: usize = 256;
+
+/// An attempt a service may answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// The run.
+    pub target: Target,
+    /// The activity's scheduling event.
+    pub scheduled_event_id: i64,
+    /// Which attempt; `None` when the service does not say it in a way we know.
+    pub attempt: Option<i32>,
+    /// The id the workflow gave it.
+    pub activity_id: String,
+    /// Whether it undoes a task.
+    pub revert: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    execution_id: String,
+    assignment: Assignment,
+    /// When its attempt has timed out for the engine.
+    deadline: Option<Timestamp>,
+    doubted: bool,
+}
+
+/// The slots of one socket.
+#[derive(Debug, Default)]
+pub struct Slots {
+    taken: Vec<Slot>,
+    given_back: VecDeque<(String, Assignment)>,
+}
+
+impl Slots {
+    /// A dispatch goes out. Answers how many slots that gives back: one when the same attempt was outstanding already.
+    pub fn give(&mut self, dispatch: &Dispatch, revert: bool, margin: Duration) -> usize {
+        let execution_id = execution_id(dispatch.run_id, dispatch.scheduled_event_id, dispatch.attempt, revert);
+        let before = self.taken.len();
+        self.taken.retain(|slot| slot.execution_id != execution_id);
+        let given_back = before - self.taken.len();
+        let close = [
+            (dispatch.started_at, dispatch.start_to_close),
+            (dispatch.scheduled_at, dispatch.schedule_to_close),
+        ];
+        let deadline = close.into_iter().filter(|(_, limit)| !limit.is_zero()).map(|(at, limit)| at.plus(limit)).min();
+        self.taken.push(Slot {
+            execution_id,
+            assignment: Assignment {
+                target: Target {
+                    namespace: dispatch.namespace.clone(),
+                    workflow_id: dispatch.workflow_id.clone(),
+                    run_id: Some(dispatch.run_id),
+                },
+                scheduled_event_id: dispatch.scheduled_event_id,
+                attempt: Some(dispatch.attempt),
+                activity_id: dispatch.activity_id.clone(),
+                revert,
+            },
+            deadline: deadline.map(|at| at.plus(margin)),
+            doubted: false,
+        });
+        given_back
+    }
+
+    /// What was given out under an execution id.
+    pub fn find(&self, execution_id: &str) -> Option<&Assignment> {
+        let taken = self.taken.iter().map(|slot| (&slot.execution_id, &slot.assignment));
+        let given_back = self.given_back.iter().map(|(id, assignment)| (id, assignment));
+        taken.chain(given_back).find(|(id, _)| *id == execution_id).map(|(_, assignment)| assignment)
+    }
+
+    /// An attempt was answered. Answers how many slots that gives back. After a result or an abort nothing comes of the activity's
+    /// other attempts: the SDKs execute an activity once.
+    pub fn answered(&mut self, execution_id: &str, for_good: bool) -> usize {
+        let assignment = self.find(execution_id).cloned().filter(|_| for_good);
+        let same_activity = |other: &Assignment| {
+            assignment.as_ref().is_some_and(|assignment| {
+                assignment.target == other.target && assignment.scheduled_event_id == other.scheduled_event_id
+            })
+        };
+        self.given_back.retain(|(id, other)| id != execution_id && !same_activity(other));
+        let before = self.taken.len();
+        self.taken.retain(|slot| slot.execution_id != execution_id && !same_activity(&slot.assignment));
+        before - self.taken.len()
+    }
+
+    /// Doubts the slots whose time has passed. Answers whether the worker must be asked.
+    pub fn doubt(&mut self, now: Timestamp) -> bool {
+        let mut ask = false;
+        for slot in &mut self.taken {
+            if !slot.doubted && slot.deadline.is_some_and(|deadline| deadline <= now) {
+                slot.doubted = true;
+                ask = true;
+            }
+        }
+        ask
+    }
+
+    /// The worker shows that it reads: doubted slots are free. Answers how many.
+    pub fn worker_reads(&mut self) -> usize {
+        let before = self.taken.len();
+        let (doubted, taken) = std::mem::take(&mut self.taken).into_iter().partition(|slot| slot.doubted);
+        self.taken = taken;
+        let doubted: Vec<Slot> = doubted;
+        self.given_back.extend(doubted.into_iter().map(|slot| (slot.execution_id, slot.assignment)));
+        while self.given_back.len() > REMEMBERED_MAX {
+            self.given_back.pop_front();
+        }
+        before - self.taken.len()
+    }
+
+    /// When a slot is to be doubted next.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.taken.iter().filter(|slot| !slot.doubted).filter_map(|slot| slot.deadline).min()
+    }
+
+    /// Whether the worker may be busy.
+    pub fn busy(&self) -> bool {
+        !self.taken.is_empty()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use orchestrion_history::ids::{Namespace, RunId, WorkflowId};
+
+    use super::*;
+
+    pub(in crate::api::orra::socket) fn dispatch(event: i64, attempt: i32) -> Dispatch {
+        Dispatch {
+            namespace: Namespace::parse("p_1").unwrap(),
+            workflow_id: WorkflowId::parse("o_1").unwrap(),
+            run_id: RunId([7; 16]),
+            workflow_type: "orchestrion.plan".into(),
+            scheduled_event_id: event,
+            attempt,
+            activity_id: format!("task{event}"),
+            activity_type: "echo".into(),
+            input: None,
+            header: None,
+            heartbeat_details: None,
+            last_failure: None,
+            scheduled_at: Timestamp::from_millis(0),
+            attempt_scheduled_at: Timestamp::from_millis(0),
+            started_at: Timestamp::from_millis(1_000),
+            start_to_close: Duration::from_secs(30),
+            schedule_to_close: Duration::ZERO,
+            heartbeat: Duration::ZERO,
+        }
+    }
+
+    const MARGIN: Duration = Duration::from_secs(1);
+
+    fn id(event: i64, attempt: i32) -> String {
+        execution_id(RunId([7; 16]), event, attempt, false)
+    }
+
+    #[test]
+    fn an_answer_gives_its_slot_back_once() {
+        let mut slots = Slots::default();
+        assert_eq!(slots.give(&dispatch(5, 1), false, MARGIN), 0);
+        assert!(slots.busy());
+        assert_eq!(slots.find(&id(5, 1)).unwrap().activity_id, "task5");
+        assert_eq!(slots.answered("e_unknown", true), 0);
+        assert_eq!(slots.answered(&id(5, 1), false), 1);
+        assert_eq!(slots.answered(&id(5, 1), false), 0);
+        assert!(!slots.busy());
+    }
+
+    #[test]
+    fn a_slot_out_of_time_is_free_when_the_worker_reads_again() {
+        let mut slots = Slots::default();
+        slots.give(&dispatch(5, 1), false, MARGIN);
+        assert_eq!(slots.next_deadline(), Some(Timestamp::from_millis(32_000)));
+        assert_eq!(slots.worker_reads(), 0, "a worker that reads in time keeps its work");
+        assert!(!slots.doubt(Timestamp::from_millis(31_999)));
+        assert!(slots.doubt(Timestamp::from_millis(32_000)));
+        assert!(!slots.doubt(Timestamp::from_millis(33_000)), "it is asked once");
+        assert_eq!(slots.next_deadline(), None);
+        assert!(slots.busy());
+        assert_eq!(slots.worker_reads(), 1);
+        assert!(!slots.busy());
+        assert_eq!(slots.find(&id(5, 1)).unwrap().attempt, Some(1), "its late result is still known");
+        assert_eq!(slots.answered(&id(5, 1), false), 0, "and frees nothing twice");
+    }
+
+    #[test]
+    fn the_answer_itself_frees_a_doubted_slot_once() {
+        let mut slots = Slots::default();
+        slots.give(&dispatch(5, 1), false, MARGIN);
+        slots.doubt(Timestamp::from_millis(40_000));
+        assert_eq!(slots.answered(&id(5, 1), false), 1);
+        assert_eq!(slots.worker_reads(), 0);
+    }
+
+    #[test]
+    fn a_result_frees_all_attempts_of_its_activity_and_an_error_its_own() {
+        let mut slots = Slots::default();
+        slots.give(&dispatch(5, 1), false, MARGIN);
+        slots.doubt(Timestamp::from_millis(40_000));
+        slots.worker_reads();
+        slots.give(&dispatch(5, 2), false, MARGIN);
+        slots.give(&dispatch(6, 1), false, MARGIN);
+        assert_eq!(slots.answered(&id(5, 1), false), 0);
+        slots.give(&dispatch(5, 3), false, MARGIN);
+        assert_eq!(slots.answered(&id(5, 2), true), 2);
+        assert_eq!(slots.taken.len(), 1);
+    }
+
+    #[test]
+    fn the_same_attempt_twice_holds_one_slot() {
+        let mut slots = Slots::default();
+        slots.give(&dispatch(5, 1), false, MARGIN);
+        assert_eq!(slots.give(&dispatch(5, 1), false, MARGIN), 1);
+        assert_eq!(slots.give(&dispatch(5, 2), false, MARGIN), 0);
+        assert_eq!(slots.taken.len(), 2);
+    }
+
+    #[test]
+    fn the_earlier_of_both_limits_counts() {
+        let mut slots = Slots::default();
+        let limited = Dispatch { schedule_to_close: Duration::from_secs(10), ..dispatch(5, 1) };
+        slots.give(&limited, false, MARGIN);
+        assert_eq!(slots.next_deadline(), Some(Timestamp::from_millis(11_000)));
+        let unlimited = Dispatch { start_to_close: Duration::ZERO, ..dispatch(6, 1) };
+        slots.give(&unlimited, false, MARGIN);
+        assert_eq!(slots.next_deadline(), Some(Timestamp::from_millis(11_000)));
+    }
+
+    #[test]
+    fn memory_of_given_back_slots_is_bounded() {
+        let mut slots = Slots::default();
+        for event in 0..1_000 {
+            slots.give(&dispatch(event, 1), false, MARGIN);
+        }
+        slots.doubt(Timestamp::from_millis(100_000));
+        assert_eq!(slots.worker_reads(), 1_000);
+        assert_eq!(slots.given_back.len(), REMEMBERED_MAX);
+        assert!(slots.find(&id(0, 1)).is_none());
+        assert!(slots.find(&id(999, 1)).is_some());
+    }
+}

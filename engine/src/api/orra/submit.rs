@@ -1,0 +1,260 @@
+//! `POST /orchestrations`: an action goes in, and a plan comes back, or the reason why there is none.
+//!
+//! ```text
+//!  own plan   --validate--> refused, no trace | started --> 202
+//!  no plan    --started--> planning (an activity) --> 202 with the plan | 400 not actionable | 500 cannot be planned
+//!  a repeat of an Idempotency-Key --> the same orchestration, whatever became of it
+//! ```
+//!
+//! Invariant: once started, a run goes on whether or not its submitter still waits.
+//! Invariant: a key answers for one submission only; another body under the same key is refused.
+
+use std::collections::HashMap;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use orchestrion_history::ids::{Namespace, WorkflowId};
+use orchestrion_history::request::{Reply, StartWorkflow};
+use orchestrion_proto::temporal::api::common::v1::Memo;
+use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::auth::Authenticated;
+use super::body::Body;
+use super::error::{ApiError, Kind, code};
+use super::submission::{Request, parse};
+use super::{Api, respond};
+use crate::config::duration;
+use crate::engine::handle::Target;
+use crate::orchestration::effect::rfc3339;
+use crate::orchestration::submission::{json_payload, json_payloads};
+use crate::orchestration::view::View;
+use crate::orchestration::{Action, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE};
+use crate::plan::draft::{Parsed, parse_submission};
+use crate::plan::{Parameter, Plan, Service, describe, validate};
+use crate::registry::ids::{keyed_orchestration_id, orchestration_id, run_id};
+
+const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+const IDENTITY: &str = "http";
+/// The memo field by which a repeated key is told from a reused one.
+const DIGEST_MEMO: &str = "submission_digest";
+const PENDING: &str = "pending";
+
+/// Takes a submission.
+pub async fn submit(
+    State(api): State<Api>,
+    Authenticated(project): Authenticated,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let key = idempotency_key(&headers)?;
+    let request = parse(body.as_str(), &api.settings.options())?;
+    let services = api.registrar.registry().services(&project);
+    let id = key.as_ref().map_or_else(|| orchestration_id(&*api.ids), |key| keyed_orchestration_id(project.as_str(), key));
+    let workflow_id = WorkflowId::parse(&id).map_err(|e| ApiError::internal(&e))?;
+    let started_before = key.is_some() && api.handle.current_run(&project, &workflow_id)?.is_some();
+    // A repeat is not judged again: services may have changed since.
+    let plan = match &request.plan {
+        Some(draft) if !started_before => Some(own_plan(draft, &services, request.data.as_deref().unwrap_or_default())?),
+        _ => None,
+    };
+    let request_id = key.clone().unwrap_or_else(|| run_id(&*api.ids).to_string());
+    let start = start_of(&id, request_id, &request, plan);
+    let accepted = api.handle.start(project.clone(), start).await?;
+    let target = Target { namespace: project.clone(), workflow_id, run_id: Some(accepted.run_id) };
+    let repeated = accepted.reply == Reply::Repeated;
+    tracing::info!(%project, orchestration = %id, repeated, "action submitted");
+    if let (true, Some(key)) = (repeated, &key)
+        && digest_of(&api, &target)?.is_some_and(|digest| digest != request.digest)
+    {
+        let message = format!("the idempotency key {key:?} was used for another submission: use a new key for a new one");
+        return Err(ApiError::new(Kind::InvalidRequest, message).param("Idempotency-Key"));
+    }
+    let view = planned(&api, &target).await?;
+    answer(&project, &request, &view, repeated, &services)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_HEADER) else { return Ok(None) };
+    let key = value.to_str().ok().map(str::trim).filter(|key| !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX);
+    key.map(|key| Some(key.to_owned())).ok_or_else(|| {
+        let message = format!("the Idempotency-Key header must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ascii characters");
+        ApiError::new(Kind::InvalidRequest, message).param("Idempotency-Key")
+    })
+}
+
+/// The caller's own plan, validated like any other. Whatever is wrong with it is said at once.
+fn own_plan(draft: &Value, services: &[Service], data: &[Parameter]) -> Result<Plan, ApiError> {
+    let refused = |reasons: String| {
+        let message = format!("the plan is refused:\n{reasons}");
+        ApiError::new(Kind::InvalidRequest, message).code(code::CANNOT_EXECUTE).param("plan")
+    };
+    match parse_submission(draft).map_err(|e| refused(e.to_string()))? {
+        Parsed::Draft(draft) => validate(&draft, services, data).map_err(|reasons| refused(describe(&reasons))),
+        Parsed::NotActionable(reason) => {
+            Err(ApiError::new(Kind::InvalidRequest, format!("preparation failed with status not_actionable: {reason}"))
+                .code(code::NOT_ACTIONABLE))
+        }
+    }
+}
+
+fn start_of(id: &str, request_id: String, request: &Request, plan: Option<Plan>) -> StartWorkflow {
+    let status = if plan.is_some() { "processing" } else { PENDING };
+    let memo = HashMap::from([
+        ("action".to_owned(), json_payload(&request.action.content)),
+        ("status".to_owned(), json_payload(status)),
+        (DIGEST_MEMO.to_owned(), json_payload(&request.digest)),
+    ]);
+    let submission = Submission {
+        action: request.action.clone(),
+        data: request.data.clone().unwrap_or_default(),
+        plan,
+        options: request.options.clone(),
+    };
+    StartWorkflow {
+        workflow_id: id.to_owned(),
+        workflow_type: WORKFLOW_TYPE.to_owned(),
+        task_queue: WORKFLOW_QUEUE.to_owned(),
+        input: Some(json_payloads(&submission)),
+        memo: Some(Memo { fields: memo }),
+        request_id,
+        identity: IDENTITY.to_owned(),
+        ..StartWorkflow::default()
+    }
+}
+
+/// Waits until there is a plan, or none to be had. A planner that takes too long is not waited for.
+async fn planned(api: &Api, target: &Target) -> Result<View, ApiError> {
+    let wait = async {
+        loop {
+            let (view, records) = view_of(api, target)?;
+            if view.plan.is_some() || view.closed || view.status != PENDING {
+                return Ok(view);
+            }
+            api.handle.watch(target.clone(), records).await?;
+        }
+    };
+    match tokio::time::timeout(api.settings.http.submit_wait, wait).await {
+        Ok(view) => view,
+        Err(_) => Ok(view_of(api, target)?.0),
+    }
+}
+
+/// An orchestration as it stands, and how many records say so.
+fn view_of(api: &Api, target: &Target) -> Result<(View, u64), ApiError> {
+    let id = target.workflow_id.as_str();
+    let run = api.handle.journal(target)?.ok_or_else(|| ApiError::unknown_orchestration(id))?;
+    let view = View::fold(&run.records).ok_or_else(|| ApiError::internal(&format!("the journal of {id} has no beginning")))?;
+    Ok((view, run.records.len() as u64))
+}
+
+/// What the first one to use a key submitted.
+fn digest_of(api: &Api, target: &Target) -> Result<Option<String>, ApiError> {
+    let run = api.handle.journal(target)?;
+    let started = run.as_ref().and_then(|run| run.records.first()?.event());
+    let memo = started.and_then(|event| match &event.attributes {
+        Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => started.memo.as_ref(),
+        _ => None,
+    });
+    let digest = memo.and_then(|memo| memo.fields.get(DIGEST_MEMO));
+    Ok(digest.and_then(|payload| serde_json::from_slice(&payload.data).ok()))
+}
+
+fn answer(
+    project: &Namespace,
+    request: &Request,
+    view: &View,
+    repeated: bool,
+    services: &[Service],
+) -> Result<Response, ApiError> {
+    // A failed planning says why in a string, a failed task in an object: that one had a plan.
+    match (view.status.as_str(), &view.error) {
+        ("not_actionable", error) => {
+            let message = error.as_ref().map_or_else(String::new, text_of);
+            return Err(ApiError::new(Kind::InvalidRequest, message).code(code::NOT_ACTIONABLE));
+        }
+        ("failed", Some(Value::String(message))) => {
+            return Err(ApiError::new(Kind::Unanticipated, message.clone()).code(code::CANNOT_EXECUTE));
+        }
+        (_, _) if view.plan.is_none() && view.closed => {
+            let message = "the orchestration was ended while it was planned";
+            return Err(ApiError::new(Kind::Unanticipated, message).code(code::CANNOT_EXECUTE));
+        }
+        _ => {}
+    }
+    let body = OrchestrationJson {
+        id: &view.id,
+        project_id: project.as_str(),
+        action: &request.action,
+        data: request.data.as_deref(),
+        plan: view.plan.as_ref().map(|plan| PlanJson::of(plan, services)),
+        results: (),
+        status: if repeated { &view.status } else { PENDING },
+        timestamp: rfc3339(view.started_at),
+        timeout: request.timeout.map(duration::format),
+        health_check_grace_period: request.grace_period.map(duration::format),
+        task_zero: view.plan.as_ref().map(|plan| &plan.task_zero),
+    };
+    Ok(respond(StatusCode::ACCEPTED, &body))
+}
+
+fn text_of(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OrchestrationJson<'a> {
+    id: &'a str,
+    #[serde(rename = "projectID")]
+    project_id: &'a str,
+    action: &'a Action,
+    data: Option<&'a [Parameter]>,
+    plan: Option<PlanJson<'a>>,
+    results: (),
+    status: &'a str,
+    timestamp: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health_check_grace_period: Option<String>,
+    task_zero: Option<&'a Map<String, Value>>,
+}
+
+#[derive(Serialize)]
+struct PlanJson<'a> {
+    tasks: Vec<TaskJson<'a>>,
+    parallel_groups: &'a [Vec<String>],
+}
+
+#[derive(Serialize)]
+struct TaskJson<'a> {
+    id: &'a str,
+    service: &'a str,
+    input: &'a Map<String, Value>,
+    service_name: &'a str,
+    capabilities: Vec<&'a str>,
+    expected_input: Option<&'a Value>,
+    expected_output: Option<&'a Value>,
+}
+
+impl<'a> PlanJson<'a> {
+    fn of(plan: &'a Plan, services: &'a [Service]) -> Self {
+        let tasks = plan.tasks.iter().map(|task| {
+            let service = services.iter().find(|service| service.id == task.service);
+            TaskJson {
+                id: &task.id,
+                service: &task.service,
+                input: &task.input,
+                service_name: &task.service_name,
+                capabilities: service.map(|service| service.description.as_str()).into_iter().collect(),
+                expected_input: service.map(|service| &service.input_schema),
+                expected_output: service.map(|service| &service.output_schema),
+            }
+        });
+        Self { tasks: tasks.collect(), parallel_groups: &plan.parallel_groups }
+    }
+}

@@ -1,0 +1,228 @@
+//! The table of settings: each one's name, orra's name for it where it has one, and how it reads.
+//!
+//! Invariant: no name stands twice, and every name has one environment variable.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{LogFormat, Secret, Settings, duration};
+
+/// No duration of a setting is shorter.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+pub(super) struct Setting {
+    pub(super) name: &'static str,
+    /// The environment variable by which orra's users know it.
+    pub(super) orra: Option<&'static str>,
+    field: Field,
+}
+
+enum Field {
+    Duration(fn(&mut Settings) -> &mut Duration),
+    OptionalDuration(fn(&mut Settings) -> &mut Option<Duration>),
+    Count(fn(&mut Settings) -> &mut u32, u32, u32),
+    Factor(fn(&mut Settings) -> &mut f64),
+    Text(fn(&mut Settings) -> &mut Option<String>),
+    Url(fn(&mut Settings) -> &mut Option<String>),
+    Secret(fn(&mut Settings) -> &mut Option<Secret>),
+    Switch(fn(&mut Settings) -> &mut bool),
+    Path(fn(&mut Settings) -> &mut PathBuf),
+    Address(fn(&mut Settings) -> &mut SocketAddr),
+    Port(fn(&mut Settings) -> &mut SocketAddr),
+    LogLevel(fn(&mut Settings) -> &mut String),
+    LogFormat(fn(&mut Settings) -> &mut LogFormat),
+}
+
+impl Setting {
+    /// `tasks.attempt_timeout` is `ORCHESTRION_TASKS_ATTEMPT_TIMEOUT`.
+    pub(super) fn variable(&self) -> String {
+        format!("ORCHESTRION_{}", self.name.replace('.', "_").to_ascii_uppercase())
+    }
+
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self.field, Field::Secret(_))
+    }
+
+    pub(super) fn accepts(&self) -> String {
+        match self.field {
+            Field::Duration(_) | Field::OptionalDuration(_) => format!("{}, at least 1ms", duration::ACCEPTS),
+            Field::Count(_, min, max) => format!("a whole number from {min} to {max}"),
+            Field::Factor(_) => "a number from 1 to 1000".to_owned(),
+            Field::Text(_) | Field::Secret(_) => "a text".to_owned(),
+            Field::Url(_) => "an absolute http or https url".to_owned(),
+            Field::Switch(_) => "true or false".to_owned(),
+            Field::Path(_) => "a path".to_owned(),
+            Field::Address(_) => "an address and port such as 127.0.0.1:8005".to_owned(),
+            Field::Port(_) => "a port from 0 to 65535".to_owned(),
+            Field::LogLevel(_) => {
+                "trace, debug, info, warn, error or off, or a filter such as warn,orchestrion=debug".to_owned()
+            }
+            Field::LogFormat(_) => "auto, text or json".to_owned(),
+        }
+    }
+
+    /// Sets it; `None` when the text is not a value of it.
+    pub(super) fn set(&self, settings: &mut Settings, text: &str) -> Option<()> {
+        match self.field {
+            Field::Duration(field) => *field(settings) = some_time(text)?,
+            Field::OptionalDuration(field) => *field(settings) = Some(some_time(text)?),
+            Field::Count(field, min, max) => {
+                *field(settings) = text.parse().ok().filter(|value| (min..=max).contains(value))?;
+            }
+            Field::Factor(field) => {
+                *field(settings) = text.parse().ok().filter(|value| (1.0..=1000.0).contains(value))?;
+            }
+            Field::Text(field) => *field(settings) = Some(text.to_owned()),
+            Field::Url(field) => {
+                let url = reqwest::Url::parse(text).ok()?;
+                if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+                    return None;
+                }
+                *field(settings) = Some(text.to_owned());
+            }
+            Field::Secret(field) => *field(settings) = Some(Secret::new(text)),
+            Field::Switch(field) => {
+                *field(settings) = match text.to_ascii_lowercase().as_str() {
+                    "true" | "1" | "yes" | "on" => true,
+                    "false" | "0" | "no" | "off" => false,
+                    _ => return None,
+                }
+            }
+            Field::Path(field) => *field(settings) = PathBuf::from(text),
+            Field::Address(field) => *field(settings) = address(text)?,
+            Field::Port(field) => field(settings).set_port(text.parse().ok()?),
+            Field::LogLevel(field) => {
+                tracing_subscriber::EnvFilter::try_new(text).ok()?;
+                *field(settings) = text.to_owned();
+            }
+            Field::LogFormat(field) => {
+                *field(settings) = match text {
+                    "auto" => LogFormat::Auto,
+                    "text" => LogFormat::Text,
+                    "json" => LogFormat::Json,
+                    _ => return None,
+                }
+            }
+        }
+        Some(())
+    }
+}
+
+fn some_time(text: &str) -> Option<Duration> {
+    duration::parse(text).filter(|duration| *duration >= SHORTEST)
+}
+
+fn address(text: &str) -> Option<SocketAddr> {
+    match text.strip_prefix("localhost:") {
+        Some(port) => Some(SocketAddr::from(([127, 0, 0, 1], port.parse().ok()?))),
+        None => text.parse().ok(),
+    }
+}
+
+const fn setting(name: &'static str, field: Field) -> Setting {
+    Setting { name, orra: None, field }
+}
+
+const fn known_to_orra(name: &'static str, orra: &'static str, field: Field) -> Setting {
+    Setting { name, orra: Some(orra), field }
+}
+
+/// All of them.
+#[rustfmt::skip]
+pub(super) const SETTINGS: &[Setting] = &[
+    known_to_orra("data_dir", "STORAGE_PATH", Field::Path(|s| &mut s.data_dir)),
+    setting("http_addr", Field::Address(|s| &mut s.http_addr)),
+    known_to_orra("http_port", "PORT", Field::Port(|s| &mut s.http_addr)),
+    setting("grpc_addr", Field::Address(|s| &mut s.grpc_addr)),
+    setting("admin_key", Field::Secret(|s| &mut s.admin_key)),
+    setting("allow_open_registration", Field::Switch(|s| &mut s.allow_open_registration)),
+    setting("shutdown_budget", Field::Duration(|s| &mut s.shutdown_budget)),
+
+    known_to_orra("log.level", "LOG_LEVEL", Field::LogLevel(|s| &mut s.log.level)),
+    setting("log.format", Field::LogFormat(|s| &mut s.log.format)),
+
+    known_to_orra("llm.model", "LLM_MODEL", Field::Text(|s| &mut s.llm.model)),
+    known_to_orra("llm.api_key", "LLM_API_KEY", Field::Secret(|s| &mut s.llm.api_key)),
+    known_to_orra("llm.api_base_url", "LLM_API_BASE_URL", Field::Url(|s| &mut s.llm.base_url)),
+    known_to_orra("embeddings.model", "EMBEDDINGS_MODEL", Field::Text(|s| &mut s.embeddings.model)),
+    known_to_orra("embeddings.api_key", "EMBEDDINGS_API_KEY", Field::Secret(|s| &mut s.embeddings.api_key)),
+    known_to_orra("embeddings.api_base_url", "EMBEDDINGS_API_BASE_URL", Field::Url(|s| &mut s.embeddings.base_url)),
+
+    setting("planning.attempts", Field::Count(|s| &mut s.planning.attempts, 1, 100)),
+    setting("planning.call_timeout", Field::Duration(|s| &mut s.planning.call_timeout)),
+    setting("planning.backoff_initial", Field::Duration(|s| &mut s.planning.backoff_initial)),
+    setting("planning.backoff_max", Field::Duration(|s| &mut s.planning.backoff_max)),
+    setting("planning.concurrency", Field::Count(|s| &mut s.planning.concurrency, 1, 10_000)),
+
+    setting("tasks.attempt_timeout", Field::Duration(|s| &mut s.tasks.attempt_timeout)),
+    setting("tasks.attempts", Field::Count(|s| &mut s.tasks.attempts, 1, 1_000_000)),
+    setting("tasks.backoff_initial", Field::Duration(|s| &mut s.tasks.backoff_initial)),
+    setting("tasks.backoff_factor", Field::Factor(|s| &mut s.tasks.backoff_factor)),
+    setting("tasks.backoff_max", Field::Duration(|s| &mut s.tasks.backoff_max)),
+    setting("tasks.offline_grace", Field::Duration(|s| &mut s.tasks.offline_grace)),
+    setting("tasks.late_result_wait", Field::OptionalDuration(|s| &mut s.tasks.late_result_wait)),
+
+    setting("compensation.attempt_timeout", Field::Duration(|s| &mut s.compensation.attempt_timeout)),
+    setting("compensation.attempts", Field::Count(|s| &mut s.compensation.attempts, 1, 1_000_000)),
+    setting("compensation.backoff_initial", Field::Duration(|s| &mut s.compensation.backoff_initial)),
+    setting("compensation.backoff_max", Field::Duration(|s| &mut s.compensation.backoff_max)),
+    setting("compensation.default_ttl", Field::Duration(|s| &mut s.compensation.default_ttl)),
+
+    setting("http.head_timeout", Field::Duration(|s| &mut s.http.head_timeout)),
+    setting("http.body_timeout", Field::Duration(|s| &mut s.http.body_timeout)),
+    setting("http.connections_max", Field::Count(|s| &mut s.http.connections_max, 1, 1_000_000)),
+    setting("http.submit_wait", Field::Duration(|s| &mut s.http.submit_wait)),
+
+    setting("sockets.window", Field::Count(|s| &mut s.sockets.window, 1, 10_000)),
+    setting("sockets.app_ping_interval", Field::Duration(|s| &mut s.sockets.app_ping_interval)),
+    setting("sockets.ping_interval", Field::Duration(|s| &mut s.sockets.ping_interval)),
+    setting("sockets.silence_limit", Field::Duration(|s| &mut s.sockets.silence_limit)),
+    setting("sockets.busy_silence_limit", Field::Duration(|s| &mut s.sockets.busy_silence_limit)),
+    setting("sockets.overdue_margin", Field::Duration(|s| &mut s.sockets.overdue_margin)),
+    setting("sockets.write_timeout", Field::Duration(|s| &mut s.sockets.write_timeout)),
+    setting("sockets.answer_patience", Field::Duration(|s| &mut s.sockets.answer_patience)),
+
+    setting("outbox.delivery_timeout", Field::Duration(|s| &mut s.outbox.delivery_timeout)),
+    setting("outbox.backoff_initial", Field::Duration(|s| &mut s.outbox.backoff_initial)),
+    setting("outbox.backoff_factor", Field::Factor(|s| &mut s.outbox.backoff_factor)),
+    setting("outbox.backoff_max", Field::Duration(|s| &mut s.outbox.backoff_max)),
+    setting("outbox.give_up_after", Field::Duration(|s| &mut s.outbox.give_up_after)),
+    setting("outbox.in_flight_per_host", Field::Count(|s| &mut s.outbox.in_flight_per_host, 1, 1_000)),
+    setting("outbox.in_flight", Field::Count(|s| &mut s.outbox.in_flight, 1, 10_000)),
+    setting("outbox.sweep_interval", Field::Duration(|s| &mut s.outbox.sweep_interval)),
+
+    setting("retention.closed_runs", Field::Duration(|s| &mut s.retention.closed_runs)),
+    setting("retention.deliveries", Field::Duration(|s| &mut s.retention.deliveries)),
+    setting("retention.sweep_interval", Field::Duration(|s| &mut s.retention.sweep_interval)),
+];
+
+/// The names of all settings, with what each accepts.
+pub fn names() -> impl Iterator<Item = (&'static str, String)> {
+    SETTINGS.iter().map(|setting| (setting.name, setting.accepts()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_and_variables_are_unique() {
+        let mut seen = HashSet::new();
+        for setting in SETTINGS {
+            assert!(seen.insert(setting.variable()), "{}", setting.name);
+            assert!(setting.orra.is_none_or(|orra| seen.insert(orra.to_owned())), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn each_setting_refuses_nonsense() {
+        for setting in SETTINGS {
+            let takes_any_text = matches!(setting.field, Field::Text(_) | Field::Secret(_) | Field::Path(_));
+            let result = setting.set(&mut Settings::default(), "=?=");
+            assert_eq!(result.is_some(), takes_any_text, "{}", setting.name);
+        }
+    }
+}

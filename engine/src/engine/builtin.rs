@@ -1,0 +1,94 @@
+//! Built-in workflow code takes its turn in process, in the transaction that woke it.
+//!
+//! To the journal it is a worker like any other: Scheduled, Started, Completed, then its commands' events.
+
+use orchestrion_history::request::{CompleteWorkflowTask, Request, TerminateWorkflow, WorkflowTaskStart};
+use orchestrion_history::state::WorkflowTask;
+use orchestrion_history::{Context, decide};
+use orchestrion_history::store::Key;
+use orchestrion_history::ids::ShardId;
+use orchestrion_proto::prost::Message;
+use orchestrion_proto::temporal::api::enums::v1::EventType;
+
+use super::core::Core;
+use super::handle::CallError;
+use super::round::{Round, RunKey};
+use crate::orchestration::{Effect, PLANNER_QUEUE, WORKFLOW_QUEUE, WORKFLOW_TYPE, sdk_metadata};
+
+const IDENTITY: &str = "orchestrion";
+
+/// Whether the engine runs this workflow type itself.
+pub(super) fn is_builtin(workflow_type: &str) -> bool {
+    workflow_type == WORKFLOW_TYPE
+}
+
+/// Whether the engine's own workers serve this queue, for every tenant.
+pub(super) fn is_shared_queue(queue: &str) -> bool {
+    matches!(queue, WORKFLOW_QUEUE | PLANNER_QUEUE)
+}
+
+/// Completes the workflow task of a built-in run, as often as one is scheduled.
+pub(super) fn take_turns(core: &mut Core, round: &mut Round, run: &RunKey) -> Result<(), CallError> {
+    loop {
+        let Some(execution) = core.executions.get_mut(run) else { return Ok(()) };
+        let Some(interpreter) = &mut execution.interpreter else { return Ok(()) };
+        let WorkflowTask::Scheduled { scheduled_event_id, attempt, .. } = execution.state.workflow_task else {
+            return Ok(());
+        };
+        let start = WorkflowTaskStart {
+            scheduled_event_id,
+            attempt,
+            at: round.now,
+            request_id: format!("{scheduled_event_id}"),
+            identity: IDENTITY.to_owned(),
+            history_bytes: i64::try_from(execution.state.history_bytes).unwrap_or(i64::MAX),
+        };
+        let first = execution.state.previous_started_event_id == 0;
+        let turn = interpreter.turn(round.now);
+        let complete = CompleteWorkflowTask {
+            start,
+            commands: turn.commands,
+            identity: IDENTITY.to_owned(),
+            sdk_metadata: first.then(sdk_metadata),
+            force_new_task: false,
+        };
+        let context = Context { now: round.now, volatile_start: None, limits: &core.options.limits };
+        let transition = decide(&execution.state, &context, &Request::CompleteWorkflowTask(Box::new(complete)))?;
+        let refused = transition.records.iter().filter_map(|record| record.event()).find_map(|event| {
+            (event.event_type() == EventType::WorkflowTaskFailed).then(|| format!("{:?}", event.attributes))
+        });
+        if let Some(reason) = refused {
+            // The interpreter would say the same again: the run cannot go on, and must not look as if it did.
+            tracing::error!(workflow_id = %execution.workflow_id, %reason, "the interpreter's commands were refused");
+            return terminate(core, round, run, reason);
+        }
+        core.advance(round, run, transition.records)?;
+        for effect in turn.effects {
+            carry_out(core, round, run, &effect);
+        }
+    }
+}
+
+fn terminate(core: &mut Core, round: &mut Round, run: &RunKey, reason: String) -> Result<(), CallError> {
+    let Some(execution) = core.executions.get(run) else { return Ok(()) };
+    let context = Context { now: round.now, volatile_start: None, limits: &core.options.limits };
+    let request = Request::Terminate(Box::new(TerminateWorkflow {
+        reason: format!("commands refused: {reason}"),
+        details: None,
+        identity: IDENTITY.to_owned(),
+    }));
+    let transition = decide(&execution.state, &context, &request)?;
+    core.advance(round, run, transition.records)
+}
+
+/// What a turn wants to leave the engine joins its batch.
+fn carry_out(core: &mut Core, round: &mut Round, run: &RunKey, effect: &Effect) {
+    if let Effect::CompensationFailed(record) = effect {
+        let key = Key::Compensation { shard: ShardId::REGISTRY, namespace: run.0.clone(), id: record.id.clone() };
+        round.put(ShardId::REGISTRY, key, record.encode_to_vec().into());
+    }
+    for (key, value) in core.surroundings.outbox_entries(&run.0, effect) {
+        round.outbox.push(key.clone());
+        round.put(ShardId::REGISTRY, key, value);
+    }
+}

@@ -1,0 +1,245 @@
+//! Matching: tasks meet workers.
+//!
+//! A queue holds the attempts that wait, in order, and the sessions that serve it. A session takes a task while it has a free slot. Who
+//! was given an attempt is remembered until the attempt is over, so that it can go back when the connection ends.
+//!
+//! Invariant: an attempt is either waiting in its queue, or with at most one session, or unknown here (not due, or over).
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use orchestrion_history::ids::{Namespace, RunId, TaskQueueName, Timestamp, WorkflowId};
+use tokio::sync::mpsc;
+
+use super::handle::{Dispatch, SessionId};
+
+/// A queue: of one tenant, or `None` for the engine's own queues, which every tenant shares.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct QueueKey {
+    pub(super) namespace: Option<Namespace>,
+    pub(super) queue: TaskQueueName,
+}
+
+/// An attempt, by what it is rather than where it waits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct AttemptKey {
+    pub(super) namespace: Namespace,
+    pub(super) run_id: RunId,
+    pub(super) event_id: i64,
+}
+
+/// An attempt that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waiting {
+    pub(super) namespace: Namespace,
+    pub(super) workflow_id: WorkflowId,
+    pub(super) run_id: RunId,
+    pub(super) event_id: i64,
+    pub(super) attempt: i32,
+    pub(super) at: Timestamp,
+    /// Whether its journal says that nobody was connected.
+    pub(super) marked: bool,
+}
+
+impl Waiting {
+    pub(super) fn key(&self) -> AttemptKey {
+        AttemptKey { namespace: self.namespace.clone(), run_id: self.run_id, event_id: self.event_id }
+    }
+}
+
+/// Oldest first; the rest makes it unique.
+type Place = (Timestamp, Namespace, RunId, i64);
+
+#[derive(Debug)]
+struct Queue {
+    waiting: BTreeMap<Place, Waiting>,
+    /// Those with free slots take turns; each stands here once.
+    sessions: VecDeque<SessionId>,
+    absent_since: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Attached {
+    queue: QueueKey,
+    identity: String,
+    free: u32,
+    tasks: mpsc::UnboundedSender<Dispatch>,
+    has: HashMap<AttemptKey, (WorkflowId, i32)>,
+}
+
+/// A task and the session that takes it.
+#[derive(Debug)]
+pub(super) struct Match {
+    pub(super) session: SessionId,
+    pub(super) identity: String,
+    pub(super) waiting: Waiting,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Matching {
+    queues: HashMap<QueueKey, Queue>,
+    sessions: HashMap<SessionId, Attached>,
+    owners: HashMap<AttemptKey, SessionId>,
+    next_session: u64,
+}
+
+impl Matching {
+    fn queue(&mut self, key: &QueueKey, now: Timestamp) -> &mut Queue {
+        if !self.queues.contains_key(key) {
+            let queue = Queue { waiting: BTreeMap::new(), sessions: VecDeque::new(), absent_since: Some(now) };
+            self.queues.insert(key.clone(), queue);
+        }
+        self.queues.get_mut(key).expect("inserted above")
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        key: QueueKey,
+        identity: String,
+        window: u32,
+        tasks: mpsc::UnboundedSender<Dispatch>,
+        now: Timestamp,
+    ) -> SessionId {
+        self.next_session += 1;
+        let id = SessionId(self.next_session);
+        let queue = self.queue(&key, now);
+        queue.sessions.push_back(id);
+        queue.absent_since = None;
+        self.sessions.insert(id, Attached { queue: key, identity, free: window, tasks, has: HashMap::new() });
+        id
+    }
+
+    /// Ends a session, and says what it had.
+    pub(super) fn detach(&mut self, id: SessionId, now: Timestamp) -> Vec<(AttemptKey, WorkflowId, i32)> {
+        let Some(session) = self.sessions.remove(&id) else { return Vec::new() };
+        if let Some(queue) = self.queues.get_mut(&session.queue) {
+            queue.sessions.retain(|other| *other != id);
+            if queue.sessions.is_empty() {
+                queue.absent_since = Some(now);
+            }
+        }
+        self.drop_if_idle(&session.queue);
+        let mut had: Vec<_> = session.has.into_iter().map(|(key, (workflow_id, attempt))| (key, workflow_id, attempt)).collect();
+        had.sort_by(|(a, ..), (b, ..)| (a.run_id, a.event_id).cmp(&(b.run_id, b.event_id)));
+        for (key, ..) in &had {
+            self.owners.remove(key);
+        }
+        had
+    }
+
+    pub(super) fn release(&mut self, id: SessionId) -> Option<QueueKey> {
+        let session = self.sessions.get_mut(&id)?;
+        session.free += 1;
+        Some(session.queue.clone())
+    }
+
+    /// Puts an attempt into its queue. It may be there already, or with a session that lost it.
+    pub(super) fn add(&mut self, key: &QueueKey, waiting: Waiting, now: Timestamp) {
+        self.disown(&waiting.key());
+        let place = (waiting.at, waiting.namespace.clone(), waiting.run_id, waiting.event_id);
+        self.queue(key, now).waiting.insert(place, waiting);
+    }
+
+    /// Takes an attempt out: it is over, or not due any more.
+    pub(super) fn remove(&mut self, key: &QueueKey, attempt: &AttemptKey, at: Timestamp) {
+        self.disown(attempt);
+        if let Some(queue) = self.queues.get_mut(key) {
+            queue.waiting.remove(&(at, attempt.namespace.clone(), attempt.run_id, attempt.event_id));
+        }
+        self.drop_if_idle(key);
+    }
+
+    fn disown(&mut self, attempt: &AttemptKey) {
+        if let Some(session) = self.owners.remove(attempt).and_then(|owner| self.sessions.get_mut(&owner)) {
+            session.has.remove(attempt);
+        }
+    }
+
+    fn drop_if_idle(&mut self, key: &QueueKey) {
+        // A queue somebody once served is kept: it remembers since when nobody does.
+        if self.queues.get(key).is_some_and(|q| q.waiting.is_empty() && q.sessions.is_empty() && q.absent_since.is_none()) {
+            self.queues.remove(key);
+        }
+    }
+
+    /// The next pair of a queue, if there is one: the oldest task, and the session whose turn it is.
+    pub(super) fn next_match(&mut self, key: &QueueKey) -> Option<Match> {
+        let queue = self.queues.get_mut(key)?;
+        if queue.waiting.is_empty() {
+            return None;
+        }
+        for _ in 0..queue.sessions.len() {
+            let id = queue.sessions.pop_front()?;
+            queue.sessions.push_back(id);
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            if session.free == 0 || session.tasks.is_closed() {
+                continue;
+            }
+            let (_, waiting) = queue.waiting.pop_first()?;
+            session.free -= 1;
+            session.has.insert(waiting.key(), (waiting.workflow_id.clone(), waiting.attempt));
+            self.owners.insert(waiting.key(), id);
+            return Some(Match { session: id, identity: session.identity.clone(), waiting });
+        }
+        None
+    }
+
+    /// The start of a matched attempt was refused (it is over): the session has its slot back.
+    pub(super) fn unmatch(&mut self, session: SessionId, attempt: &AttemptKey) {
+        self.owners.remove(attempt);
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.has.remove(attempt);
+            session.free += 1;
+        }
+    }
+
+    /// Hands a committed start to its session. `false`: the session is gone, the attempt must go back.
+    pub(super) fn send(&mut self, session: SessionId, dispatch: Dispatch) -> bool {
+        self.sessions.get(&session).is_some_and(|session| session.tasks.send(dispatch).is_ok())
+    }
+
+    pub(super) fn presence(&self, key: &QueueKey) -> Option<(usize, Option<Timestamp>)> {
+        self.queues.get(key).map(|queue| (queue.sessions.len(), queue.absent_since))
+    }
+
+    /// Queues in which tasks wait and that nobody serves.
+    pub(super) fn absent(&self) -> impl Iterator<Item = (&QueueKey, Timestamp, impl Iterator<Item = &Waiting>)> {
+        self.queues.iter().filter_map(|(key, queue)| {
+            let since = queue.absent_since.filter(|_| !queue.waiting.is_empty())?;
+            Some((key, since, queue.waiting.values()))
+        })
+    }
+
+    pub(super) fn has_absent(&self) -> bool {
+        self.queues.values().any(|queue| queue.absent_since.is_some() && !queue.waiting.is_empty())
+    }
+
+    pub(super) fn mark(&mut self, key: &QueueKey, waiting: &Waiting) {
+        let place = (waiting.at, waiting.namespace.clone(), waiting.run_id, waiting.event_id);
+        if let Some(waiting) = self.queues.get_mut(key).and_then(|queue| queue.waiting.get_mut(&place)) {
+            waiting.marked = true;
+        }
+    }
+
+    /// Forgets every waiting task, for a rebuild from the index; sessions and what they have stay.
+    pub(super) fn clear_waiting(&mut self) {
+        for queue in self.queues.values_mut() {
+            queue.waiting.clear();
+        }
+    }
+
+    /// Whether a session has this attempt.
+    pub(super) fn is_owned(&self, attempt: &AttemptKey) -> bool {
+        self.owners.contains_key(attempt)
+    }
+
+    /// Queues with waiting tasks and sessions, for a round that must try them all.
+    pub(super) fn busy_queues(&self) -> Vec<QueueKey> {
+        let busy = self.queues.iter().filter(|(_, queue)| !queue.waiting.is_empty() && !queue.sessions.is_empty());
+        busy.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Tasks waiting over all queues, and sessions attached.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.queues.values().map(|queue| queue.waiting.len()).sum(), self.sessions.len())
+    }
+}

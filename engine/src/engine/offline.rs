@@ -1,0 +1,109 @@
+//! Services that are not connected: their tasks wait, are shown as waiting, and fail once the grace period is over.
+//!
+//! The period counts the time nobody served the queue, not the time behind other tasks. Reverts have none: they wait until
+//! their time to live ends.
+
+use std::time::Duration;
+
+use orchestrion_history::ids::Timestamp;
+use orchestrion_history::request::{ActivityRef, FailActivity, MarkActivityWaiting, Request};
+use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
+use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
+
+use super::core::Core;
+use super::handle::Target;
+use super::round::{Inner, Round};
+
+/// How often queues without workers are looked at, while there are any.
+const CHECK_EVERY: Duration = Duration::from_millis(200);
+
+impl Core {
+    pub(super) fn check_offline(&mut self, round: &mut Round) {
+        if !self.matching.has_absent() {
+            self.next_offline_check = None;
+            return;
+        }
+        if self.next_offline_check.is_some_and(|at| at > round.now) {
+            return;
+        }
+        self.next_offline_check = Some(round.now.plus(CHECK_EVERY));
+
+        let mut found = Vec::new();
+        for (queue, since, waiting) in self.matching.absent() {
+            if queue.namespace.is_none() {
+                continue; // The engine's own workers come with the engine.
+            }
+            for task in waiting {
+                found.push((queue.clone(), task.clone(), since.max(task.at)));
+            }
+        }
+        for (queue, task, since) in found {
+            let absent = round.now.since(since);
+            if absent >= self.options.waiting_mark && !task.marked {
+                self.matching.mark(&queue, &task);
+                let mark = MarkActivityWaiting {
+                    scheduled_event_id: task.event_id,
+                    attempt: task.attempt,
+                    reason: "no worker of the service is connected".to_owned(),
+                };
+                let request = Request::MarkActivityWaiting(mark);
+                round.inner.push_back(Inner {
+                    namespace: task.namespace.clone(),
+                    workflow_id: task.workflow_id.clone(),
+                    run_id: task.run_id,
+                    request,
+                });
+            }
+            let target = Target {
+                namespace: task.namespace.clone(),
+                workflow_id: task.workflow_id.clone(),
+                run_id: Some(task.run_id),
+            };
+            let grace = self.grace(&target, task.event_id);
+            if grace.is_some_and(|grace| absent >= grace) {
+                let failure = offline_failure(grace.unwrap_or_default());
+                let request = Request::FailActivity(Box::new(FailActivity {
+                    activity: ActivityRef::Scheduled(task.event_id),
+                    failure,
+                    identity: "orchestrion".to_owned(),
+                    last_heartbeat: None,
+                }));
+                round.inner.push_back(Inner {
+                    namespace: task.namespace,
+                    workflow_id: task.workflow_id,
+                    run_id: task.run_id,
+                    request,
+                });
+            }
+        }
+    }
+
+    /// How long this attempt may wait without any worker; `None` is for ever.
+    fn grace(&mut self, target: &Target, event_id: i64) -> Option<Duration> {
+        let run = self.find(target).ok()?;
+        let execution = self.executions.get(&run)?;
+        let interpreter = execution.interpreter.as_ref()?;
+        let activity = execution.state.activities.get(&event_id)?;
+        let reverts = activity.activity_id.starts_with(crate::orchestration::REVERT_ID_PREFIX);
+        (!reverts).then(|| Duration::from_millis(interpreter.options().grace_ms))
+    }
+
+    pub(super) fn offline_check_from(&mut self, now: Timestamp) {
+        if self.next_offline_check.is_none() && self.matching.has_absent() {
+            self.next_offline_check = Some(now);
+        }
+    }
+}
+
+fn offline_failure(grace: Duration) -> Failure {
+    Failure {
+        message: format!("service remained unhealthy while exceeding maximum duration of {grace:?}"),
+        source: "Server".to_owned(),
+        failure_info: Some(FailureInfo::ApplicationFailureInfo(ApplicationFailureInfo {
+            r#type: "ServiceOffline".to_owned(),
+            non_retryable: true,
+            ..Default::default()
+        })),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,19 @@
+//! Orchestrion: a durable workflow engine for AI-agent work.
+//!
+//! ```text
+//!  api/ --Request--> engine/ (one loop: load, decide, apply, collect, commit, answer) --> history::store
+//!                      |  '--- orchestration/ (the interpreter of plans, in process)
+//!                      '-----> planner/, outbox/, sockets of services
+//! ```
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod orchestration;
+pub mod outbox;
+pub mod plan;
+pub mod planner;
+pub mod registry;
+pub mod seams;
+pub mod server;

@@ -1,0 +1,60 @@
+//! Orchestrations: plans run as ordinary workflow executions of one built-in type.
+//!
+//! ```text
+//!   submission --WorkflowExecutionStarted--> history events --apply--> Interpreter --turn--> Commands (history again)
+//!                                                                                    '-----> Effects  (webhooks, records)
+//!   planner    <--activity plan.generate---- planning::serve
+//!   callers    <--inspection, listing ------ view::View::fold(journal)
+//! ```
+//!
+//! Invariant: nothing of an orchestration is decided outside its history: the interpreter reads no clock, no registry and no
+//! store, and what it wants done are the commands and effects of a turn.
+//! Invariant: effects come from live turns only; a replay sends nothing a second time.
+
+pub mod effect;
+pub mod interpreter;
+pub mod planning;
+pub mod submission;
+pub mod view;
+
+mod outcome;
+
+pub use self::effect::{Effect, StatusChange};
+pub use self::interpreter::{Interpreter, NonDeterminism, Turn};
+pub use self::submission::{Action, Options, PlanningResult, Submission};
+
+use orchestrion_proto::temporal::api::sdk::v1::WorkflowTaskCompletedMetadata;
+
+/// The workflow type of every orchestration. Persisted.
+pub const WORKFLOW_TYPE: &str = "orchestrion.plan";
+/// Where its workflow tasks wait; closed to foreign pollers. Persisted.
+pub const WORKFLOW_QUEUE: &str = "orchestrion.plan";
+/// Where planning activities wait; closed to foreign pollers. Persisted.
+pub const PLANNER_QUEUE: &str = "orchestrion.planner";
+/// The activity type of a planning. Persisted.
+pub const PLAN_ACTIVITY_TYPE: &str = "plan.generate";
+/// The activity id of a planning. Persisted.
+pub const PLAN_ACTIVITY_ID: &str = "plan";
+/// The signal that carries a result which came after its activity had closed: `{"task":id,"result":{task,compensation}}`. Persisted.
+pub const LATE_RESULT_SIGNAL: &str = "orchestrion.late_result";
+/// The header field of a revert: why it is asked for. Persisted.
+pub const COMPENSATION_HEADER: &str = "orchestrion-compensation";
+/// What stands before a task's id in the activity id of its revert. Persisted.
+pub const REVERT_ID_PREFIX: &str = "revert:";
+/// What stands before a task's id in the id of the timer that waits for its late result. Persisted.
+pub const LATE_TIMER_PREFIX: &str = "late:";
+/// What stands behind a service's name in the activity type of its reverts. Persisted.
+pub const REVERT_TYPE_SUFFIX: &str = ".revert";
+/// The failure type with which a service aborts an orchestration; its details are the payload. Persisted.
+pub const ABORT_FAILURE_TYPE: &str = "abort";
+
+/// What the first `WorkflowTaskCompleted` of an orchestration carries. The flags are those of the SDK core: without the first, a
+/// replayer checks neither ids nor types of activities; without the third, it drops commands behind a terminal one.
+pub fn sdk_metadata() -> WorkflowTaskCompletedMetadata {
+    WorkflowTaskCompletedMetadata {
+        core_used_flags: vec![1, 2, 3],
+        lang_used_flags: Vec::new(),
+        sdk_name: "orchestrion".to_owned(),
+        sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}

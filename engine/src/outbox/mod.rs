@@ -1,0 +1,135 @@
+//! What must leave the engine: webhooks, each at least once, under an id by which receivers drop repeats.
+//!
+//! ```text
+//!  effect of a turn --entries_for--> OutboxEntry, committed with the turn --notify--> Worker --POST--> webhook
+//!  store, at the start ----------------------- pending entries -------------------------^  |
+//!                                                                     outcome, next try <--'  (committed)
+//! ```
+//!
+//! Invariant: an entry is committed with what it tells of, and tried until it is delivered or its time is over.
+//! Invariant: each webhook has its own entry; the event id they are sent is the same.
+
+mod deliver;
+mod schedule;
+mod sign;
+mod worker;
+
+use bytes::Bytes;
+use orchestrion_history::ids::{Namespace, ShardId, Timestamp};
+use orchestrion_history::store::Key;
+use orchestrion_proto::prost::Message;
+use orchestrion_proto::v1::{OutboxEntry, WebhookDelivery, outbox_entry};
+use tokio::sync::mpsc;
+
+pub use self::sign::signature;
+pub use self::worker::Worker;
+use crate::engine::Surroundings;
+use crate::orchestration::Effect;
+use crate::orchestration::effect::{COMPENSATION_EVENT_TYPE, compensation_body, compensation_event_id};
+use crate::registry::{Registry, Topic};
+
+/// Tells the worker of committed entries.
+#[derive(Debug, Clone)]
+pub struct Notifier(mpsc::UnboundedSender<Vec<Key>>);
+
+/// Where the worker hears of committed entries.
+pub type Committed = mpsc::UnboundedReceiver<Vec<Key>>;
+
+impl Notifier {
+    /// A notifier and its worker's end.
+    pub fn new() -> (Self, Committed) {
+        let (sender, committed) = mpsc::unbounded_channel();
+        (Self(sender), committed)
+    }
+
+    /// These entries are durable. Only keys wait in memory, and the worker bounds how many it keeps.
+    pub fn committed(&self, keys: Vec<Key>) {
+        // Without a worker the entries wait in the store for the next start.
+        let _ = self.0.send(keys);
+    }
+}
+
+/// The outbox as the engine sees it.
+pub struct Outbox {
+    registry: Registry,
+    notifier: Notifier,
+}
+
+impl Outbox {
+    /// An outbox for the webhooks of a registry.
+    pub fn new(registry: Registry, notifier: Notifier) -> Self {
+        Self { registry, notifier }
+    }
+}
+
+impl Surroundings for Outbox {
+    fn outbox_entries(&self, namespace: &Namespace, effect: &Effect) -> Vec<(Key, Bytes)> {
+        let entries = entries_for(&self.registry, namespace, effect);
+        entries.into_iter().map(|(key, entry)| (key, Bytes::from(entry.encode_to_vec()))).collect()
+    }
+
+    fn outbox_committed(&self, keys: Vec<Key>) {
+        self.notifier.committed(keys);
+    }
+}
+
+/// What an effect has to tell.
+struct Event {
+    event_id: String,
+    event_type: &'static str,
+    body: String,
+    at: Timestamp,
+}
+
+impl Event {
+    fn of(namespace: &Namespace, effect: &Effect) -> Self {
+        match effect {
+            Effect::StatusChanged(change) => Self {
+                event_id: change.event_id.clone(),
+                event_type: change.status.event_type(),
+                body: change.body(namespace.as_str()).to_string(),
+                at: change.at,
+            },
+            Effect::CompensationFailed(record) => Self {
+                event_id: compensation_event_id(record),
+                event_type: COMPENSATION_EVENT_TYPE,
+                body: compensation_body(record, namespace.as_str()),
+                at: Timestamp(record.at),
+            },
+        }
+    }
+}
+
+/// The entries of an effect: one for each webhook of the project that is told of such things.
+pub fn entries_for(registry: &Registry, namespace: &Namespace, effect: &Effect) -> Vec<(Key, OutboxEntry)> {
+    let topic = match effect {
+        Effect::StatusChanged(_) => Topic::Orchestration,
+        Effect::CompensationFailed(_) => Topic::CompensationFailure,
+    };
+    let webhooks = registry.webhooks(namespace, topic);
+    if webhooks.is_empty() {
+        return Vec::new();
+    }
+    let event = Event::of(namespace, effect);
+    let entry = |webhook: &crate::registry::Webhook| OutboxEntry {
+        event_id: event.event_id.clone(),
+        kind: Some(outbox_entry::Kind::Webhook(WebhookDelivery {
+            webhook_id: webhook.id.clone(),
+            url: webhook.url.clone(),
+            event_type: event.event_type.to_owned(),
+            body_json: event.body.clone(),
+        })),
+        created_at: event.at.0,
+        next_attempt_at: event.at.0,
+        ..Default::default()
+    };
+    webhooks.iter().map(|webhook| (key_of(namespace, &event.event_id, &webhook.id), entry(webhook))).collect()
+}
+
+fn key_of(namespace: &Namespace, event_id: &str, webhook_id: &str) -> Key {
+    Key::Outbox {
+        shard: ShardId::REGISTRY,
+        namespace: namespace.clone(),
+        event_id: format!("{event_id}/{webhook_id}"),
+    }
+}

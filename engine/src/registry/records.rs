@@ -1,0 +1,236 @@
+//! Registry records and their bytes.
+//!
+//! ```text
+//!  Project   namespace ~system     id = project id      v1.Project
+//!  ApiKey    namespace ~system     id = hex digest      v1.ApiKey
+//!  Service   namespace project id  id = service id      v1.Service
+//!  Webhook   namespace project id  id = webhook id      v1.Webhook
+//! ```
+//!
+//! Invariant: decoding what [`encode`] gave yields the same record.
+
+use bytes::Bytes;
+use orchestrion_history::ids::{Namespace, ShardId, Timestamp};
+use orchestrion_history::store::{Key, Op, RegistryKind, StoreError, StoreErrorKind};
+use orchestrion_proto::prost::Message;
+use orchestrion_proto::v1;
+use serde_json::Value;
+
+use super::ids::{KeyDigest, WebhookSecret};
+use super::{Project, RegisteredService, ServiceKind, Topic, Webhook};
+use crate::plan;
+
+/// One change of the registry.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Record {
+    Project { namespace: Namespace, project: Project },
+    ApiKey { digest: KeyDigest, namespace: Namespace },
+    Service { namespace: Namespace, service: RegisteredService },
+    Webhook { namespace: Namespace, webhook: Webhook },
+}
+
+/// The operation that makes a record durable.
+pub(super) fn encode(record: &Record, at: Timestamp) -> Op {
+    match record {
+        Record::Project { project, .. } => put(
+            Namespace::system(),
+            RegistryKind::Project,
+            project.id.clone(),
+            &v1::Project {
+                id: project.id.clone(),
+                name: project.name.clone(),
+                created_at: project.created_at.0,
+                updated_at: project.updated_at.0,
+            },
+        ),
+        Record::ApiKey { digest, namespace } => put(
+            Namespace::system(),
+            RegistryKind::ApiKey,
+            digest.to_hex(),
+            &v1::ApiKey {
+                id: digest.to_hex(),
+                name: String::new(),
+                digest: digest.0.to_vec(),
+                created_at: at.0,
+                project_id: namespace.to_string(),
+            },
+        ),
+        Record::Service { namespace, service } => put(
+            namespace.clone(),
+            RegistryKind::Service,
+            service.service.id.clone(),
+            &v1::Service {
+                id: service.service.id.clone(),
+                name: service.service.name.clone(),
+                description: service.service.description.clone(),
+                kind: match service.kind {
+                    ServiceKind::Service => v1::service::Kind::Service,
+                    ServiceKind::Agent => v1::service::Kind::Agent,
+                }
+                .into(),
+                input_schema: service.service.input_schema.to_string(),
+                output_schema: service.service.output_schema.to_string(),
+                revertible: service.service.revertible,
+                version: service.version,
+                created_at: service.created_at.0,
+                updated_at: service.updated_at.0,
+            },
+        ),
+        Record::Webhook { namespace, webhook } => put(
+            namespace.clone(),
+            RegistryKind::Webhook,
+            webhook.id.clone(),
+            &v1::Webhook {
+                id: webhook.id.clone(),
+                url: webhook.url.clone(),
+                topic: match webhook.topic {
+                    Topic::Orchestration => v1::webhook::Topic::Orchestration,
+                    Topic::CompensationFailure => v1::webhook::Topic::CompensationFailure,
+                }
+                .into(),
+                secret: webhook.secret.bytes().to_vec(),
+                created_at: webhook.created_at.0,
+            },
+        ),
+    }
+}
+
+fn put(namespace: Namespace, kind: RegistryKind, id: String, message: &impl Message) -> Op {
+    Op::Put(Key::Registry { shard: ShardId::REGISTRY, namespace, kind, id }, Bytes::from(message.encode_to_vec()))
+}
+
+/// The record under a key; `None` for kinds that are not kept here.
+pub(super) fn decode(key: &Key, value: &Bytes) -> Result<Option<Record>, StoreError> {
+    let Key::Registry { namespace, kind, .. } = key else { return Ok(None) };
+    let namespace = namespace.clone();
+    let record = match kind {
+        RegistryKind::Project => project(value),
+        RegistryKind::ApiKey => api_key(value),
+        RegistryKind::Service => service(namespace, value),
+        RegistryKind::Webhook => webhook(namespace, value),
+        RegistryKind::Grounding | RegistryKind::Setting => return Ok(None),
+    };
+    record.map(Some).map_err(|reason| StoreError {
+        kind: StoreErrorKind::Corrupt,
+        operation: "scan",
+        key: Some(key.to_string()),
+        message: format!("the record does not decode: {reason}; restore the data folder from a backup"),
+    })
+}
+
+fn project(value: &Bytes) -> Result<Record, String> {
+    let record = v1::Project::decode(value.clone()).map_err(|e| e.to_string())?;
+    let namespace = Namespace::parse(&record.id).map_err(|e| e.to_string())?;
+    let project = Project {
+        id: record.id,
+        name: record.name,
+        created_at: Timestamp(record.created_at),
+        updated_at: Timestamp(record.updated_at),
+    };
+    Ok(Record::Project { namespace, project })
+}
+
+fn api_key(value: &Bytes) -> Result<Record, String> {
+    let record = v1::ApiKey::decode(value.clone()).map_err(|e| e.to_string())?;
+    let digest = <[u8; 32]>::try_from(record.digest).map_err(|_| "a digest has 32 bytes".to_owned())?;
+    let namespace = Namespace::parse(&record.project_id).map_err(|e| e.to_string())?;
+    Ok(Record::ApiKey { digest: KeyDigest(digest), namespace })
+}
+
+fn service(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
+    let record = v1::Service::decode(value.clone()).map_err(|e| e.to_string())?;
+    let kind = match record.kind() {
+        v1::service::Kind::Service => ServiceKind::Service,
+        v1::service::Kind::Agent => ServiceKind::Agent,
+        v1::service::Kind::Unspecified => return Err("it is neither a service nor an agent".to_owned()),
+    };
+    let schema = |text: &str| serde_json::from_str::<Value>(text).map_err(|e| format!("a schema is not JSON: {e}"));
+    let service = RegisteredService {
+        kind,
+        version: record.version,
+        created_at: Timestamp(record.created_at),
+        updated_at: Timestamp(record.updated_at),
+        service: plan::Service {
+            input_schema: schema(&record.input_schema)?,
+            output_schema: schema(&record.output_schema)?,
+            id: record.id,
+            name: record.name,
+            description: record.description,
+            revertible: record.revertible,
+        },
+    };
+    Ok(Record::Service { namespace, service })
+}
+
+fn webhook(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
+    let record = v1::Webhook::decode(value.clone()).map_err(|e| e.to_string())?;
+    let topic = match record.topic() {
+        v1::webhook::Topic::Orchestration => Topic::Orchestration,
+        v1::webhook::Topic::CompensationFailure => Topic::CompensationFailure,
+        v1::webhook::Topic::Unspecified => return Err("it has no topic".to_owned()),
+    };
+    let webhook = Webhook {
+        id: record.id,
+        url: record.url,
+        topic,
+        secret: WebhookSecret::from_bytes(record.secret),
+        created_at: Timestamp(record.created_at),
+    };
+    Ok(Record::Webhook { namespace, webhook })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn samples() -> Vec<Record> {
+        let namespace = Namespace::parse("p_x").unwrap();
+        let project =
+            Project { id: "p_x".into(), name: "shop".into(), created_at: Timestamp(5), updated_at: Timestamp(6) };
+        let service = RegisteredService {
+            service: plan::Service {
+                id: "s_a".into(),
+                name: "echo".into(),
+                description: "says it again".into(),
+                input_schema: json!({"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "integer"}}}),
+                output_schema: json!({"type": "object"}),
+                revertible: true,
+            },
+            kind: ServiceKind::Agent,
+            version: 3,
+            created_at: Timestamp(7),
+            updated_at: Timestamp(8),
+        };
+        let webhook = Webhook {
+            id: "w_1".into(),
+            url: "http://localhost/hook".into(),
+            topic: Topic::CompensationFailure,
+            secret: WebhookSecret::from_bytes(vec![1, 2, 3]),
+            created_at: Timestamp(9),
+        };
+        vec![
+            Record::Project { namespace: namespace.clone(), project },
+            Record::ApiKey { digest: KeyDigest::of("sk"), namespace: namespace.clone() },
+            Record::Service { namespace: namespace.clone(), service },
+            Record::Webhook { namespace, webhook },
+        ]
+    }
+
+    #[test]
+    fn records_survive_their_bytes() {
+        for record in samples() {
+            let Op::Put(key, value) = encode(&record, Timestamp(1)) else { panic!("encode writes") };
+            assert_eq!(decode(&key, &value).unwrap(), Some(record));
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_is_named() {
+        let Op::Put(key, _) = encode(&samples()[1], Timestamp(1)) else { panic!("encode writes") };
+        let error = decode(&key, &Bytes::from_static(b"\xff\xff")).unwrap_err();
+        assert_eq!(error.kind, StoreErrorKind::Corrupt);
+        assert!(error.to_string().contains("api key"), "{error}");
+    }
+}

@@ -1,0 +1,41 @@
+//! Limits of one run, with names and units (`temporal-wire` section 5). Settings of the engine; the core is given them.
+
+/// What one run may hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Events in a history; at the limit the run is terminated with the reason.
+    pub history_events_max: i64,
+    /// Bytes of a history; at the limit the run is terminated with the reason.
+    pub history_bytes_max: u64,
+    /// Activities that are not closed.
+    pub pending_activities_max: usize,
+    /// Signals in one run.
+    pub signals_max: u64,
+    /// Events buffered while a workflow task runs.
+    pub buffered_events_max: usize,
+    /// Bytes of an id.
+    pub id_bytes_max: usize,
+    /// Bytes of one payload, input or result.
+    pub payload_bytes_max: usize,
+    /// Nanoseconds a workflow task may be given at most.
+    pub task_timeout_max: i64,
+    /// Nanoseconds a workflow task is given by default.
+    pub task_timeout_default: i64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            history_events_max: 51_200,
+            history_bytes_max: 50 * 1024 * 1024,
+            pending_activities_max: 2_000,
+            signals_max: 10_000,
+            buffered_events_max: 100,
+            id_bytes_max: crate::ids::ID_BYTES_MAX,
+            // orra's clients may send results of up to 10 MiB.
+            payload_bytes_max: 11 * 1024 * 1024,
+            task_timeout_max: 120_000_000_000,
+            task_timeout_default: 10_000_000_000,
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The wish that a run cancel itself. The workflow decides what it makes of it.
+//!
+//! ```text
+//!  not requested --CancelRequested--> requested        once; a second wish is a repeat
+//! ```
+
+use orchestrion_proto::temporal::api::enums::v1::EventType;
+use orchestrion_proto::temporal::api::history::v1::WorkflowExecutionCancelRequestedEventAttributes;
+use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
+
+use super::Context;
+use crate::draft::Draft;
+use crate::request::{Rejection, Reply, RequestCancelWorkflow, Transition};
+use crate::state::{CarriedEvent, MutableState};
+
+pub(super) fn request(
+    state: &MutableState,
+    context: &Context<'_>,
+    request: &RequestCancelWorkflow,
+) -> Result<Transition, Rejection> {
+    let buffered = state
+        .buffered
+        .iter()
+        .filter_map(CarriedEvent::get)
+        .any(|event| event.event_type() == EventType::WorkflowExecutionCancelRequested);
+    if state.cancel_requested.is_some() || buffered {
+        return Ok(Transition { records: Vec::new(), reply: Reply::Repeated });
+    }
+    let mut draft = Draft::new(state, context);
+    let requested =
+        Attributes::WorkflowExecutionCancelRequestedEventAttributes(WorkflowExecutionCancelRequestedEventAttributes {
+            cause: request.reason.clone(),
+            identity: request.identity.clone(),
+            ..Default::default()
+        });
+    draft.from_outside(context, vec![(context.now.0, EventType::WorkflowExecutionCancelRequested, requested)]);
+    Ok(draft.finish(Reply::Done))
+}
+
+pub(super) fn apply(state: &mut MutableState) -> Result<(), String> {
+    match state.cancel_requested {
+        None => {
+            state.cancel_requested = Some(String::new());
+            Ok(())
+        }
+        Some(_) => Err("cancellation was requested before".to_owned()),
+    }
+}

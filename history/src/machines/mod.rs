@@ -1,0 +1,185 @@
+//! The state machines of a run, one per file, and the two functions that dispatch to them.
+//!
+//! Each file opens with its transition table; `decide` there asks, then drafts; `apply` there is one match over state
+//! and record whose last arm is illegal.
+
+pub mod activity;
+pub mod cancel;
+pub mod property;
+pub mod signal;
+pub mod timer;
+pub mod workflow;
+pub mod workflow_task;
+
+use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
+use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as A;
+use orchestrion_proto::v1::{Note, note};
+
+use crate::draft::Draft;
+use crate::ids::Timestamp;
+use crate::limits::Limits;
+use crate::record::Record;
+use crate::request::{Rejection, Reply, Request, Transition, WorkflowTaskStart};
+use crate::state::MutableState;
+
+/// What a decision may know beside the state and the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The time of the request.
+    pub now: Timestamp,
+    /// The start of the pending workflow task, if a worker has it and no record says so yet.
+    pub volatile_start: Option<&'a WorkflowTaskStart>,
+    /// What the run may hold.
+    pub limits: &'a Limits,
+}
+
+/// A record that cannot follow in this state: the journal is damaged, or the core has a bug.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("record {record} ({name}) cannot follow: {why}")]
+pub struct Illegal {
+    /// Its position in the journal, from 1.
+    pub record: u64,
+    /// Its type.
+    pub name: String,
+    /// What it contradicts.
+    pub why: String,
+}
+
+/// What comes of a request in a state: records and a reply, or a rejection that changes nothing.
+pub fn decide(state: &MutableState, context: &Context<'_>, request: &Request) -> Result<Transition, Rejection> {
+    if let Request::Start(start) = request {
+        return workflow::start(state, context, start);
+    }
+    if !state.is_running() {
+        return closed(state, request);
+    }
+    match request {
+        Request::Start(_) => unreachable!("answered above"),
+        Request::CompleteWorkflowTask(complete) => workflow_task::complete(state, context, complete),
+        Request::FailWorkflowTask(fail) => workflow_task::fail(state, context, fail),
+        Request::StartActivityAttempt(start) => activity::start(state, context, start),
+        Request::CompleteActivity(complete) => activity::complete(state, context, complete),
+        Request::FailActivity(fail) => activity::fail(state, context, fail),
+        Request::ConfirmActivityCanceled(confirm) => activity::confirm_canceled(state, context, confirm),
+        Request::HeartbeatActivity(beat) => activity::heartbeat(state, context, beat),
+        Request::ReportActivityProgress(progress) => activity::progress(state, context, progress),
+        Request::ReturnActivityAttempt(back) => activity::give_back(state, context, back),
+        Request::MarkActivityWaiting(mark) => activity::mark_waiting(state, context, mark),
+        Request::Signal(signal) => signal::receive(state, context, signal),
+        Request::RequestCancel(cancel) => cancel::request(state, context, cancel),
+        Request::Terminate(terminate) => Ok(workflow::terminate(state, context, terminate)),
+        Request::FireTimers => Ok(fire(state, context)),
+    }
+}
+
+/// What a run that is not open answers.
+fn closed(state: &MutableState, request: &Request) -> Result<Transition, Rejection> {
+    match request {
+        // What the engine asks by itself may be overtaken by the close.
+        Request::FireTimers | Request::ReturnActivityAttempt(_) | Request::MarkActivityWaiting(_) => {
+            Ok(Transition::default())
+        }
+        // A terminate is a wish for an end that is there; a cancel request too.
+        Request::Signal(signal)
+            if !signal.request_id.is_empty() && state.signal_request_ids.contains(&signal.request_id) =>
+        {
+            Ok(Transition { records: Vec::new(), reply: Reply::Repeated })
+        }
+        _ => Err(Rejection::Closed),
+    }
+}
+
+/// Everything that is due by itself, in one order: the run's end, then timers by time, then activities by scheduling event, then the
+/// workflow task.
+fn fire(state: &MutableState, context: &Context<'_>) -> Transition {
+    let mut draft = Draft::new(state, context);
+    if workflow::expired(state, context.now) {
+        workflow::time_out(&mut draft);
+        return draft.finish(Reply::Done);
+    }
+    workflow_task::fire_first(&mut draft);
+    workflow_task::time_out_due(&mut draft, context);
+    timer::fire_due(&mut draft, context);
+    activity::fire_due(&mut draft, context);
+    draft.finish(Reply::Done)
+}
+
+/// Folds one record into the state.
+pub fn apply(state: &mut MutableState, record: &Record) -> Result<(), Illegal> {
+    let applied = match record {
+        Record::Event(event) => apply_event(state, event),
+        Record::Note(note) => apply_note(state, note),
+    };
+    if let Err(why) = applied {
+        return Err(Illegal { record: state.records + 1, name: record.type_name(), why });
+    }
+    state.records += 1;
+    if let Record::Event(event) = record {
+        use orchestrion_proto::prost::Message;
+        state.next_event_id = event.event_id + 1;
+        state.history_bytes += event.encoded_len() as u64;
+    }
+    Ok(())
+}
+
+fn apply_event(state: &mut MutableState, event: &HistoryEvent) -> Result<(), String> {
+    if event.event_id != state.next_event_id.max(1) {
+        return Err(format!("its event id is {}, expected {}", event.event_id, state.next_event_id.max(1)));
+    }
+    if state.status.is_closed() {
+        return Err(format!("the run is closed ({:?})", state.status));
+    }
+    let Some(attributes) = &event.attributes else {
+        return Err("it has no attributes".to_owned());
+    };
+    let at = event.event_time.as_ref().map_or(0, |t| t.seconds * 1_000_000_000 + i64::from(t.nanos));
+    let started = matches!(attributes, A::WorkflowExecutionStartedEventAttributes(_));
+    if started != (state.records == 0) {
+        return Err("a run begins with WorkflowExecutionStarted, and only once".to_owned());
+    }
+    match attributes {
+        A::WorkflowExecutionStartedEventAttributes(_)
+        | A::WorkflowExecutionCompletedEventAttributes(_)
+        | A::WorkflowExecutionFailedEventAttributes(_)
+        | A::WorkflowExecutionCanceledEventAttributes(_)
+        | A::WorkflowExecutionTerminatedEventAttributes(_)
+        | A::WorkflowExecutionTimedOutEventAttributes(_) => workflow::apply(state, at, attributes),
+        A::WorkflowTaskScheduledEventAttributes(_)
+        | A::WorkflowTaskStartedEventAttributes(_)
+        | A::WorkflowTaskCompletedEventAttributes(_)
+        | A::WorkflowTaskFailedEventAttributes(_)
+        | A::WorkflowTaskTimedOutEventAttributes(_) => workflow_task::apply(state, event.event_id, at, attributes),
+        A::ActivityTaskScheduledEventAttributes(_)
+        | A::ActivityTaskStartedEventAttributes(_)
+        | A::ActivityTaskCompletedEventAttributes(_)
+        | A::ActivityTaskFailedEventAttributes(_)
+        | A::ActivityTaskTimedOutEventAttributes(_)
+        | A::ActivityTaskCancelRequestedEventAttributes(_)
+        | A::ActivityTaskCanceledEventAttributes(_) => activity::apply(state, event.event_id, at, attributes),
+        A::TimerStartedEventAttributes(_)
+        | A::TimerFiredEventAttributes(_)
+        | A::TimerCanceledEventAttributes(_) => timer::apply(state, event.event_id, at, attributes),
+        A::WorkflowExecutionSignaledEventAttributes(signaled) => {
+            signal::apply(state, signaled);
+            Ok(())
+        }
+        A::WorkflowExecutionCancelRequestedEventAttributes(_) => cancel::apply(state),
+        A::WorkflowPropertiesModifiedEventAttributes(_)
+        | A::UpsertWorkflowSearchAttributesEventAttributes(_)
+        | A::MarkerRecordedEventAttributes(_) => property::apply(state, attributes),
+        other => Err(format!("no machine knows {other:?}")),
+    }
+}
+
+fn apply_note(state: &mut MutableState, note: &Note) -> Result<(), String> {
+    if !state.is_running() {
+        return Err(format!("the run is not open ({:?})", state.status));
+    }
+    match &note.kind {
+        Some(note::Kind::EventBuffered(buffered)) => workflow_task::apply_buffered(state, buffered),
+        Some(note::Kind::WorkflowTaskAttemptFailed(failed)) => workflow_task::apply_attempt_failed(state, failed),
+        Some(note::Kind::RunCreated(created)) => workflow::apply_created(state, created),
+        Some(kind) => activity::apply_note(state, note.at, kind),
+        None => Err("the note is of a kind this version does not know".to_owned()),
+    }
+}

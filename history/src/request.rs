@@ -1,0 +1,343 @@
+//! Requests: everything that can change an execution, from any wire, and what may come of it.
+//!
+//! Invariant: the list is closed; whatever is late or random (time, ids) came in with the request.
+
+use orchestrion_proto::temporal::api::command::v1::Command;
+use orchestrion_proto::temporal::api::common::v1::{
+    Header, Memo, Payload, Payloads, RetryPolicy, SearchAttributes,
+};
+use orchestrion_proto::temporal::api::enums::v1::WorkflowTaskFailedCause;
+use orchestrion_proto::temporal::api::failure::v1::Failure;
+
+use crate::ids::{RunId, Timestamp};
+use crate::record::Record;
+
+/// Something asked of one execution.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Request {
+    /// Creates a run. Only a run that does not exist can be started.
+    Start(Box<StartWorkflow>),
+    /// A worker completed a workflow task with commands.
+    CompleteWorkflowTask(Box<CompleteWorkflowTask>),
+    /// A worker could not complete a workflow task.
+    FailWorkflowTask(Box<FailWorkflowTask>),
+    /// A worker takes an attempt of an activity.
+    StartActivityAttempt(StartActivityAttempt),
+    /// An activity succeeded.
+    CompleteActivity(Box<CompleteActivity>),
+    /// An activity failed.
+    FailActivity(Box<FailActivity>),
+    /// A worker confirms that it cancelled an activity.
+    ConfirmActivityCanceled(Box<ConfirmActivityCanceled>),
+    /// A worker is alive; its details survive into the next attempt.
+    HeartbeatActivity(Box<HeartbeatActivity>),
+    /// A service pushed an update for its callers.
+    ReportActivityProgress(Box<ReportActivityProgress>),
+    /// The worker's connection was lost: the attempt goes back, uncounted.
+    ReturnActivityAttempt(ReturnActivityAttempt),
+    /// No worker is connected to the activity's queue.
+    MarkActivityWaiting(MarkActivityWaiting),
+    /// A signal from outside.
+    Signal(Box<SignalWorkflow>),
+    /// Asks the run to cancel itself.
+    RequestCancel(Box<RequestCancelWorkflow>),
+    /// Ends the run at once; nothing of it runs any more.
+    Terminate(Box<TerminateWorkflow>),
+    /// Whatever is due at the request's time fires.
+    FireTimers,
+}
+
+/// See [`Request::Start`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StartWorkflow {
+    /// The run to create.
+    pub run_id: RunIdText,
+    /// Its workflow id.
+    pub workflow_id: String,
+    /// What code runs it.
+    pub workflow_type: String,
+    /// Where its workflow tasks wait.
+    pub task_queue: String,
+    /// Its arguments.
+    pub input: Option<Payloads>,
+    /// Travels beside the input.
+    pub header: Option<Header>,
+    /// Shown in listings.
+    pub memo: Option<Memo>,
+    /// Shown in listings and searched by.
+    pub search_attributes: Option<SearchAttributes>,
+    /// Nanoseconds; 0 is unlimited.
+    pub execution_timeout: i64,
+    /// Nanoseconds; 0 is unlimited.
+    pub run_timeout: i64,
+    /// Nanoseconds; 0 is the default of ten seconds.
+    pub task_timeout: i64,
+    /// Of the whole workflow.
+    pub retry_policy: Option<RetryPolicy>,
+    /// Deduplicates the start.
+    pub request_id: String,
+    /// Who asked.
+    pub identity: String,
+    /// Nanoseconds before the first workflow task.
+    pub first_task_backoff: i64,
+}
+
+/// A run id in the form events carry it.
+pub type RunIdText = String;
+
+impl From<RunId> for RunIdText {
+    fn from(id: RunId) -> Self {
+        id.to_string()
+    }
+}
+
+/// The start of a workflow task. Volatile until something that follows commits it: the worker's token carries it whole.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct WorkflowTaskStart {
+    /// The event that scheduled it.
+    pub scheduled_event_id: i64,
+    /// Which attempt of it.
+    pub attempt: i32,
+    /// When it was handed out.
+    pub at: Timestamp,
+    /// The poll that took it.
+    pub request_id: String,
+    /// Who took it.
+    pub identity: String,
+    /// The size of the history then.
+    pub history_bytes: i64,
+}
+
+/// See [`Request::CompleteWorkflowTask`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CompleteWorkflowTask {
+    /// From the token.
+    pub start: WorkflowTaskStart,
+    /// What the workflow code asks for, in order.
+    pub commands: Vec<Command>,
+    /// Who answers.
+    pub identity: String,
+    /// Flags and names of the SDK, kept as given: replay needs them.
+    pub sdk_metadata: Option<orchestrion_proto::temporal::api::sdk::v1::WorkflowTaskCompletedMetadata>,
+    /// Schedule another workflow task even if nothing asks for one.
+    pub force_new_task: bool,
+}
+
+/// See [`Request::FailWorkflowTask`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailWorkflowTask {
+    /// From the token.
+    pub start: WorkflowTaskStart,
+    /// Recorded as given.
+    pub cause: WorkflowTaskFailedCause,
+    /// Recorded as given.
+    pub failure: Option<Failure>,
+    /// Who answers.
+    pub identity: String,
+}
+
+/// Which activity, and how sure the caller is of the attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ActivityRef {
+    /// By the id the workflow gave it: any attempt, late ones too.
+    Id(String),
+    /// By its scheduling event: any attempt, late ones too.
+    Scheduled(i64),
+    /// Exactly this attempt, which must be running.
+    Attempt {
+        /// Its scheduling event.
+        scheduled_event_id: i64,
+        /// Which attempt.
+        attempt: i32,
+    },
+}
+
+/// See [`Request::StartActivityAttempt`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartActivityAttempt {
+    /// Its scheduling event.
+    pub scheduled_event_id: i64,
+    /// The attempt the queue holds.
+    pub attempt: i32,
+    /// Who takes it.
+    pub identity: String,
+    /// The poll that takes it.
+    pub request_id: String,
+    /// On a stream: it returns when the connection ends.
+    pub on_stream: bool,
+}
+
+/// See [`Request::CompleteActivity`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompleteActivity {
+    /// Which.
+    pub activity: ActivityRef,
+    /// Its result.
+    pub result: Option<Payloads>,
+    /// Who answers.
+    pub identity: String,
+}
+
+/// See [`Request::FailActivity`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailActivity {
+    /// Which.
+    pub activity: ActivityRef,
+    /// Why. An application failure says whether it may be retried.
+    pub failure: Failure,
+    /// Who answers.
+    pub identity: String,
+    /// The details of a last heartbeat, kept for the next attempt.
+    pub last_heartbeat: Option<Payloads>,
+}
+
+/// See [`Request::ConfirmActivityCanceled`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConfirmActivityCanceled {
+    /// Which.
+    pub activity: ActivityRef,
+    /// What the worker says of it.
+    pub details: Option<Payloads>,
+    /// Who answers.
+    pub identity: String,
+}
+
+/// See [`Request::HeartbeatActivity`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeartbeatActivity {
+    /// Which.
+    pub activity: ActivityRef,
+    /// Given to the next attempt if this one fails.
+    pub details: Option<Payloads>,
+}
+
+/// See [`Request::ReportActivityProgress`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReportActivityProgress {
+    /// Which.
+    pub activity: ActivityRef,
+    /// The update.
+    pub update: Payload,
+}
+
+/// See [`Request::ReturnActivityAttempt`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReturnActivityAttempt {
+    /// Its scheduling event.
+    pub scheduled_event_id: i64,
+    /// The attempt that was handed out.
+    pub attempt: i32,
+    /// For the story: why.
+    pub reason: String,
+}
+
+/// See [`Request::MarkActivityWaiting`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkActivityWaiting {
+    /// Its scheduling event.
+    pub scheduled_event_id: i64,
+    /// The attempt that waits.
+    pub attempt: i32,
+    /// For the story: why.
+    pub reason: String,
+}
+
+/// See [`Request::Signal`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SignalWorkflow {
+    /// The signal's name.
+    pub name: String,
+    /// Its arguments.
+    pub input: Option<Payloads>,
+    /// Travels beside the input.
+    pub header: Option<Header>,
+    /// Who sent it.
+    pub identity: String,
+    /// Deduplicates it within the run; empty does not.
+    pub request_id: String,
+}
+
+/// See [`Request::RequestCancel`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RequestCancelWorkflow {
+    /// Why.
+    pub reason: String,
+    /// Who asked.
+    pub identity: String,
+    /// Deduplicates it.
+    pub request_id: String,
+}
+
+/// See [`Request::Terminate`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TerminateWorkflow {
+    /// Why.
+    pub reason: String,
+    /// More of it.
+    pub details: Option<Payloads>,
+    /// Who asked.
+    pub identity: String,
+}
+
+/// What one accepted request changes: committed atomically, then answered.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Transition {
+    /// Appended to the journal, in order. Empty: nothing changes.
+    pub records: Vec<Record>,
+    /// What the caller learns.
+    pub reply: Reply,
+}
+
+/// What the caller of an accepted request learns.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Reply {
+    /// It is done.
+    #[default]
+    Done,
+    /// It was done before, by a request with the same id.
+    Repeated,
+    /// The heartbeat is noted.
+    Heartbeat {
+        /// The workflow wants this activity cancelled.
+        cancel_requested: bool,
+    },
+}
+
+/// Why a request changes nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// No such execution, task, activity or timer, or not any more.
+    #[error("{what} not found: {why}")]
+    NotFound {
+        /// The kind of thing.
+        what: &'static str,
+        /// Which, and why it is not there.
+        why: String,
+    },
+    /// The execution has ended.
+    #[error("workflow execution already completed")]
+    Closed,
+    /// An open run of the workflow id exists.
+    #[error("workflow execution {workflow_id} is already running as run {run_id}")]
+    AlreadyStarted {
+        /// The id asked for.
+        workflow_id: String,
+        /// The run that has it.
+        run_id: String,
+        /// The request that created that run.
+        request_id: String,
+    },
+    /// The request itself is wrong; the same again will be refused again.
+    #[error("{0}")]
+    Invalid(String),
+    /// A limit of the run is reached.
+    #[error("{what} limit reached: {max} {unit} are allowed")]
+    Limit {
+        /// What is limited.
+        what: &'static str,
+        /// How many.
+        max: u64,
+        /// Of what.
+        unit: &'static str,
+    },
+}

@@ -1,0 +1,362 @@
+//! MutableState: what is true of one run, as a fold of its journal says.
+//!
+//! Payloads and failures are kept as their encoded bytes: they are carried, never looked into, and a snapshot writes them as they
+//! are. They compare by meaning: protobuf maps have no order, so equal messages may differ in bytes.
+//!
+//! Invariant: two folds of the same journal give equal states; nothing here came from anywhere else.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use orchestrion_proto::prost::Message;
+use orchestrion_proto::temporal::api::common::v1::{Header, Payload, Payloads};
+use orchestrion_proto::temporal::api::enums::v1::WorkflowExecutionStatus;
+use orchestrion_proto::temporal::api::failure::v1::Failure;
+use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
+use wincode::{SchemaRead, SchemaWrite};
+
+use crate::ids::Timestamp;
+
+macro_rules! carried {
+    ($(#[$doc:meta])* $name:ident, $message:ty) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, SchemaRead, SchemaWrite)]
+        pub struct $name(Vec<u8>);
+
+        impl $name {
+            /// Carries a message; none is carried as nothing.
+            pub fn new(message: Option<&$message>) -> Self {
+                Self(message.map(Message::encode_to_vec).unwrap_or_default())
+            }
+
+            /// The message, if one is carried.
+            pub fn get(&self) -> Option<$message> {
+                if self.0.is_empty() { None } else { <$message>::decode(&self.0[..]).ok() }
+            }
+
+            /// Its bytes.
+            pub fn len(&self) -> usize {
+                self.0.len()
+            }
+
+            /// Whether nothing is carried.
+            pub fn is_empty(&self) -> bool {
+                self.0.is_empty()
+            }
+        }
+
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.0 == other.0 || (self.0.len() == other.0.len() && self.get() == other.get())
+            }
+        }
+    };
+}
+
+carried!(
+    /// Payloads, carried.
+    CarriedPayloads,
+    Payloads
+);
+carried!(
+    /// A payload, carried.
+    CarriedPayload,
+    Payload
+);
+carried!(
+    /// A header, carried.
+    CarriedHeader,
+    Header
+);
+carried!(
+    /// A failure, carried.
+    CarriedFailure,
+    Failure
+);
+carried!(
+    /// An event without an id, carried.
+    CarriedEvent,
+    HistoryEvent
+);
+
+/// What is true of one run. The default is a run that does not exist yet.
+#[derive(Debug, Clone, PartialEq, Default, SchemaRead, SchemaWrite)]
+pub struct MutableState {
+    /// As callers name it.
+    pub workflow_id: String,
+    /// As events name it.
+    pub run_id: String,
+    /// What code runs it.
+    pub workflow_type: String,
+    /// Where its workflow tasks wait.
+    pub task_queue: String,
+    /// Where it stands.
+    pub status: Status,
+    /// The request that created it.
+    pub create_request_id: String,
+    /// Nanoseconds since the Unix epoch.
+    pub started_at: i64,
+    /// Nanoseconds since the Unix epoch; 0 while open.
+    pub closed_at: i64,
+    /// Nanoseconds since the Unix epoch at which the run times out; 0 never.
+    pub run_deadline: i64,
+    /// Nanoseconds a workflow task may take.
+    pub task_timeout: i64,
+    /// The id the next event gets, from 1.
+    pub next_event_id: i64,
+    /// Records in the journal, events and notes.
+    pub records: u64,
+    /// Bytes of its events.
+    pub history_bytes: u64,
+    /// The one workflow task a run can have.
+    pub workflow_task: WorkflowTask,
+    /// The id of the `WorkflowTaskStarted` of the last completed workflow task; 0 before the first.
+    pub previous_started_event_id: i64,
+    /// The first workflow task waits until then; 0 does not wait.
+    pub first_task_at: i64,
+    /// Activities that are not closed, by scheduling event.
+    pub activities: BTreeMap<i64, Activity>,
+    /// Their ids.
+    pub activity_ids: BTreeMap<String, i64>,
+    /// Timers that have neither fired nor been cancelled, by id.
+    pub timers: BTreeMap<String, Timer>,
+    /// Request ids of signals received.
+    pub signal_request_ids: BTreeSet<String>,
+    /// Signals received.
+    pub signals: u64,
+    /// Whether cancellation was asked for, and by which request.
+    pub cancel_requested: Option<String>,
+    /// Memo fields.
+    pub memo: BTreeMap<String, CarriedPayload>,
+    /// Search attributes.
+    pub search_attributes: BTreeMap<String, CarriedPayload>,
+    /// Events that arrived while a workflow task ran, without ids.
+    pub buffered: VecDeque<CarriedEvent>,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, SchemaRead, SchemaWrite)]
+pub enum Status {
+    /// No record yet.
+    #[default]
+    Void,
+    /// Open.
+    Running,
+    /// Closed with a result.
+    Completed,
+    /// Closed with a failure.
+    Failed,
+    /// Closed on request.
+    Canceled,
+    /// Closed from outside.
+    Terminated,
+    /// Closed by its deadline.
+    TimedOut,
+    /// Closed; a new run goes on.
+    ContinuedAsNew,
+}
+
+impl Status {
+    /// Whether nothing can follow.
+    pub fn is_closed(self) -> bool {
+        !matches!(self, Self::Void | Self::Running)
+    }
+
+    /// As the wires and records number it.
+    pub fn wire(self) -> WorkflowExecutionStatus {
+        match self {
+            Self::Void => WorkflowExecutionStatus::Unspecified,
+            Self::Running => WorkflowExecutionStatus::Running,
+            Self::Completed => WorkflowExecutionStatus::Completed,
+            Self::Failed => WorkflowExecutionStatus::Failed,
+            Self::Canceled => WorkflowExecutionStatus::Canceled,
+            Self::Terminated => WorkflowExecutionStatus::Terminated,
+            Self::TimedOut => WorkflowExecutionStatus::TimedOut,
+            Self::ContinuedAsNew => WorkflowExecutionStatus::ContinuedAsNew,
+        }
+    }
+}
+
+/// The workflow task of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Default, SchemaRead, SchemaWrite)]
+pub enum WorkflowTask {
+    /// Nothing needs the workflow's attention.
+    #[default]
+    None,
+    /// Waits for a worker, or runs with a start that is not committed.
+    Scheduled {
+        /// Its event.
+        scheduled_event_id: i64,
+        /// 1 for the first.
+        attempt: i32,
+        /// Nanoseconds since the Unix epoch.
+        at: i64,
+    },
+    /// Runs, and its start is committed.
+    Started {
+        /// Its event.
+        scheduled_event_id: i64,
+        /// The event of its start.
+        started_event_id: i64,
+        /// 1 for the first.
+        attempt: i32,
+        /// Nanoseconds since the Unix epoch.
+        at: i64,
+        /// The poll that took it.
+        request_id: String,
+    },
+}
+
+/// An activity that is not closed.
+#[derive(Debug, Clone, PartialEq, SchemaRead, SchemaWrite)]
+pub struct Activity {
+    /// The id the workflow gave it.
+    pub activity_id: String,
+    /// What is to be done.
+    pub activity_type: String,
+    /// Where it waits.
+    pub task_queue: String,
+    /// With what.
+    pub input: CarriedPayloads,
+    /// Travels beside the input.
+    pub header: CarriedHeader,
+    /// Nanoseconds since the Unix epoch.
+    pub scheduled_at: i64,
+    /// Nanoseconds; 0 is unlimited.
+    pub schedule_to_close: i64,
+    /// Nanoseconds; 0 is unlimited.
+    pub schedule_to_start: i64,
+    /// Nanoseconds; 0 is unlimited.
+    pub start_to_close: i64,
+    /// Nanoseconds; 0 is none.
+    pub heartbeat: i64,
+    /// What follows a failure.
+    pub retry: Retry,
+    /// 1 for the first.
+    pub attempt: i32,
+    /// When this attempt could first be taken, nanoseconds since the Unix epoch.
+    pub attempt_scheduled_at: i64,
+    /// Where the attempt stands.
+    pub stage: Stage,
+    /// Of the attempt before.
+    pub last_failure: CarriedFailure,
+    /// Of the last heartbeat.
+    pub heartbeat_details: CarriedPayloads,
+    /// The event that asked for cancellation; 0 is none.
+    pub cancel_requested_event_id: i64,
+    /// Whether no worker was connected when the attempt wanted one.
+    pub waiting: bool,
+}
+
+/// Where an attempt stands.
+#[derive(Debug, Clone, PartialEq, Eq, SchemaRead, SchemaWrite)]
+pub enum Stage {
+    /// In its queue.
+    Queued,
+    /// Waits for its time to be queued again.
+    Backoff {
+        /// Nanoseconds since the Unix epoch.
+        until: i64,
+    },
+    /// A worker has it.
+    Started {
+        /// Nanoseconds since the Unix epoch.
+        at: i64,
+        /// Nanoseconds since the Unix epoch: the start or the last heartbeat.
+        heartbeat_at: i64,
+        /// Who has it.
+        identity: String,
+        /// The poll that took it.
+        request_id: String,
+        /// It returns when its worker's connection ends.
+        on_stream: bool,
+    },
+    /// Its outcome is known and waits in the buffer for the workflow task to end.
+    Settled {
+        /// The stage the attempt was in before: its start is written with its outcome.
+        started: bool,
+    },
+}
+
+/// A normalised retry policy.
+#[derive(Debug, Clone, PartialEq, SchemaRead, SchemaWrite)]
+pub struct Retry {
+    /// Nanoseconds before the second attempt.
+    pub initial: i64,
+    /// Factor of each further wait.
+    pub factor: f64,
+    /// Nanoseconds; the longest wait.
+    pub maximum: i64,
+    /// 0 is unlimited.
+    pub attempts: i32,
+    /// Application failure types that end it.
+    pub non_retryable: Vec<String>,
+}
+
+/// A timer that has neither fired nor been cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, SchemaRead, SchemaWrite)]
+pub struct Timer {
+    /// Its event.
+    pub started_event_id: i64,
+    /// Nanoseconds since the Unix epoch.
+    pub fire_at: i64,
+    /// It has fired, and the event waits in the buffer for the workflow task to end.
+    pub fired: bool,
+}
+
+impl MutableState {
+    /// Whether work can go on.
+    pub fn is_running(&self) -> bool {
+        self.status == Status::Running
+    }
+
+    /// The next instant at which something of this run is due by itself, if anything is. A pure function of the state: the timer
+    /// index is rebuilt with it.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        if !self.is_running() {
+            return None;
+        }
+        let fixed = [self.run_deadline, self.first_task_at];
+        fixed
+            .into_iter()
+            .filter(|at| *at > 0)
+            .chain(self.workflow_task_due())
+            .chain(self.timers.values().filter(|timer| !timer.fired).map(|timer| timer.fire_at))
+            .chain(self.activities.values().filter_map(Activity::next_due))
+            .min()
+            .map(Timestamp)
+    }
+
+    fn workflow_task_due(&self) -> Option<i64> {
+        match &self.workflow_task {
+            WorkflowTask::Started { at, .. } => Some(at.saturating_add(self.task_timeout)),
+            WorkflowTask::Scheduled { .. } | WorkflowTask::None => None,
+        }
+    }
+}
+
+impl Activity {
+    /// When this activity is due by itself: a retry's time, or the earliest of its timeouts.
+    pub fn next_due(&self) -> Option<i64> {
+        let close = after(self.scheduled_at, self.schedule_to_close);
+        match &self.stage {
+            Stage::Queued => min(close, after(self.attempt_scheduled_at, self.schedule_to_start)),
+            Stage::Backoff { until } => min(close, Some(*until)),
+            Stage::Settled { .. } => None,
+            Stage::Started { at, heartbeat_at, .. } => {
+                min(close, min(after(*at, self.start_to_close), after(*heartbeat_at, self.heartbeat)))
+            }
+        }
+    }
+}
+
+/// `from` plus a timeout in nanoseconds, where 0 is none.
+pub(crate) fn after(from: i64, timeout: i64) -> Option<i64> {
+    (timeout > 0).then(|| from.saturating_add(timeout))
+}
+
+fn min(a: Option<i64>, b: Option<i64>) -> Option<i64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}

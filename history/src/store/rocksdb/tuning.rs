@@ -1,0 +1,81 @@
+//! How RocksDB is set up: every option that is not its default, with the reason.
+//!
+//! Invariant: no option here decides what is true; a folder written with one tuning opens with another.
+
+use ::rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options};
+
+use super::super::Family;
+
+/// The memory that all families share.
+pub(super) struct Tuning {
+    cache: Cache,
+    write_buffer_bytes: usize,
+}
+
+impl Tuning {
+    pub(super) fn new(block_cache_bytes: usize, write_buffer_bytes: usize) -> Self {
+        Self {
+            cache: Cache::new_lru_cache(block_cache_bytes),
+            write_buffer_bytes,
+        }
+    }
+
+    /// Options of the database as a whole.
+    pub(super) fn database(&self) -> Options {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+
+        // Every damage is an error, here and in reads (checksums are verified by default).
+        options.set_paranoid_checks(true);
+        // By itself this mode opens whatever the damage and drops all that follows it. `log::check` has
+        // seen by now that nothing whole follows. The mode named "tolerate corrupted tail" would refuse
+        // a tail whose pages reached the disk out of order, and drop whole records behind a damaged length.
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        // Closed logs that are shorter than when they were synced, or missing, refuse to open.
+        options.set_track_and_verify_wals_in_manifest(true);
+
+        options.set_db_write_buffer_size(self.write_buffer_bytes);
+        // What an open has to replay at most.
+        options.set_max_total_wal_size(4 * self.write_buffer_bytes as u64);
+        options.set_max_open_files(512);
+        options.set_max_background_jobs(2);
+
+        options.set_log_level(LogLevel::Warn);
+        options.set_keep_log_file_num(2);
+        options.set_max_log_file_size(1024 * 1024);
+        options.set_stats_dump_period_sec(0);
+        options.set_stats_persist_period_sec(0);
+        options
+    }
+
+    /// Options of one family.
+    pub(super) fn family(&self, family: Family) -> Options {
+        let mut options = Options::default();
+        options.set_write_buffer_size(self.write_buffer_bytes);
+        // Memtables take memory in steps of this, five families each at least one.
+        options.set_arena_block_size(256 * 1024);
+        // New data is short-lived or rewritten soon; what has sunk to the bottom stays, and is most of it.
+        options.set_compression_type(DBCompressionType::None);
+        options.set_bottommost_compression_type(DBCompressionType::Zstd);
+
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        // Counted against the cache, so that memory stays bounded however large the folder grows.
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        match family {
+            Family::Meta => {}
+            // Read by key, and each new workflow id asks for one that is not there.
+            Family::Truth => table.set_bloom_filter(10.0, false),
+            // Read in runs of entries: larger blocks compress better.
+            Family::Journal => table.set_block_size(16 * 1024),
+            // Queues and timers leave tombstones where the next scan begins: compact such tables early.
+            Family::Index => {
+                options.add_compact_on_deletion_collector_factory(64 * 1024, 32 * 1024, 0.5);
+            }
+        }
+        options.set_block_based_table_factory(&table);
+        options
+    }
+}

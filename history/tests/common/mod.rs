@@ -1,0 +1,356 @@
+//! A run driven by requests, and its story as text.
+#![allow(missing_docs, dead_code, clippy::unwrap_used)]
+
+use orchestrion_history::ids::Timestamp;
+use orchestrion_history::limits::Limits;
+use orchestrion_history::record::{Record, decode_entry, encode_entry};
+use orchestrion_history::request::{
+    ActivityRef, CompleteActivity, CompleteWorkflowTask, FailActivity, Rejection, Reply, Request,
+    ReturnActivityAttempt, SignalWorkflow, StartActivityAttempt, StartWorkflow, TerminateWorkflow,
+    WorkflowTaskStart,
+};
+use orchestrion_history::state::{MutableState, WorkflowTask};
+use orchestrion_history::{Context, apply, decide, replay, tasks};
+use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
+use orchestrion_proto::temporal::api::command::v1::{
+    CancelTimerCommandAttributes, Command, CompleteWorkflowExecutionCommandAttributes,
+    RequestCancelActivityTaskCommandAttributes, ScheduleActivityTaskCommandAttributes, StartTimerCommandAttributes,
+};
+use orchestrion_proto::temporal::api::common::v1::{ActivityType, Payload, Payloads, RetryPolicy};
+use orchestrion_proto::temporal::api::enums::v1::TimeoutType;
+use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
+use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
+use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as A;
+use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
+use orchestrion_proto::v1::note;
+
+const EPOCH: i64 = 1_700_000_000_000_000_000;
+
+pub struct Story {
+    pub state: MutableState,
+    pub records: Vec<Record>,
+    pub now: i64,
+    pub held: Option<WorkflowTaskStart>,
+    queue: Vec<tasks::QueueEntry>,
+    lines: Vec<String>,
+    limits: Limits,
+}
+
+impl Story {
+    pub fn started() -> Self {
+        Self::started_with(|_| {})
+    }
+
+    pub fn started_with(change: impl FnOnce(&mut StartWorkflow)) -> Self {
+        let mut story = Self::void();
+        let mut start = start_request("start-1");
+        change(&mut start);
+        let _ = story.ask("start", &Request::Start(Box::new(start)));
+        story
+    }
+
+    pub fn void() -> Self {
+        Self {
+            state: MutableState::default(),
+            records: Vec::new(),
+            now: EPOCH,
+            held: None,
+            queue: Vec::new(),
+            lines: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+
+    /// Forgets what was told so far.
+    pub fn quiet(&mut self) {
+        self.lines.clear();
+    }
+
+    pub fn text(&self) -> String {
+        self.lines.join("\n")
+    }
+
+    pub fn check(&self, expected: &str) {
+        let expected: Vec<&str> = expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let told: Vec<&str> = self.lines.iter().map(|line| line.trim()).collect();
+        assert_eq!(told, expected, "\nthe story was:\n{}", self.text());
+    }
+
+    /// Decides, applies, and holds every invariant a transition must keep.
+    pub fn ask(&mut self, name: &str, request: &Request) -> Result<Reply, Rejection> {
+        self.lines.push(format!("> {name}"));
+        let before = self.state.clone();
+        let context =
+            Context { now: Timestamp(self.now), volatile_start: self.held.as_ref(), limits: &self.limits };
+        let transition = match decide(&self.state, &context, request) {
+            Ok(transition) => transition,
+            Err(rejection) => {
+                self.lines.push(format!("-- {rejection}"));
+                assert_eq!(before, self.state, "a rejection leaves no trace");
+                return Err(rejection);
+            }
+        };
+        if transition.reply == Reply::Repeated {
+            self.lines.push("-- repeated".to_owned());
+        }
+        let marks = tasks::marks(&self.state, &transition.records);
+        for record in &transition.records {
+            apply(&mut self.state, record).unwrap_or_else(|e| panic!("decide yields only what apply accepts: {e}\n{}", self.text()));
+            self.lines.push(line(record, self.now));
+        }
+        self.keep_queue(&tasks::after(&marks, &self.state));
+        assert_eq!(decode_entry(&encode_entry(&transition.records)).unwrap(), transition.records);
+        self.records.extend(transition.records);
+        let held = self.held.as_ref().map(|held| held.scheduled_event_id);
+        if !matches!(self.state.workflow_task, WorkflowTask::Scheduled { scheduled_event_id: id, .. } if Some(id) == held) {
+            self.held = None;
+        }
+        let folded = replay::fold(&self.records).unwrap();
+        assert_eq!(replay::difference(&folded, &self.state), None, "replay equals state");
+        Ok(transition.reply)
+    }
+
+    /// The kept queue index equals the one rebuilt from the state.
+    fn keep_queue(&mut self, tasks: &tasks::Tasks) {
+        let place = |e: &tasks::QueueEntry| (e.kind, e.queue.clone(), e.at, e.event_id);
+        for entry in tasks.remove.iter().chain(&tasks.put) {
+            self.queue.retain(|other| place(other) != place(entry));
+        }
+        self.queue.extend(tasks.put.iter().cloned());
+        self.queue.sort();
+        let mut rebuilt = tasks::all(&self.state);
+        rebuilt.sort();
+        assert_eq!(self.queue, rebuilt, "the kept index equals the rebuilt one\n{}", self.text());
+    }
+
+    pub fn advance_ms(&mut self, ms: i64) {
+        self.now += ms * 1_000_000;
+    }
+
+    pub fn fire(&mut self) {
+        self.ask("fire", &Request::FireTimers).unwrap();
+    }
+
+    /// A worker takes the workflow task; its start stays volatile.
+    pub fn hold_task(&mut self) {
+        let WorkflowTask::Scheduled { scheduled_event_id, attempt, .. } = self.state.workflow_task else { return };
+        self.held = Some(self.token(scheduled_event_id, attempt));
+    }
+
+    fn token(&self, scheduled_event_id: i64, attempt: i32) -> WorkflowTaskStart {
+        WorkflowTaskStart {
+            scheduled_event_id,
+            attempt,
+            at: Timestamp(self.now),
+            request_id: "poll".to_owned(),
+            identity: "worker".to_owned(),
+            history_bytes: 0,
+        }
+    }
+
+    pub fn turn(&mut self, commands: Vec<Command>) -> Result<Reply, Rejection> {
+        let token = match (&self.held, &self.state.workflow_task) {
+            (Some(held), _) => held.clone(),
+            (None, WorkflowTask::Scheduled { scheduled_event_id, attempt, .. }) => self.token(*scheduled_event_id, *attempt),
+            (None, WorkflowTask::Started { scheduled_event_id, attempt, at, request_id, .. }) => WorkflowTaskStart {
+                at: Timestamp(*at),
+                request_id: request_id.clone(),
+                ..self.token(*scheduled_event_id, *attempt)
+            },
+            (None, WorkflowTask::None) => self.token(0, 1),
+        };
+        self.complete_task(token, commands)
+    }
+
+    pub fn turn_with_token(&mut self, scheduled_event_id: i64, attempt: i32, commands: Vec<Command>) {
+        let token = self.token(scheduled_event_id, attempt);
+        let _ = self.complete_task(token, commands);
+    }
+
+    fn complete_task(&mut self, start: WorkflowTaskStart, commands: Vec<Command>) -> Result<Reply, Rejection> {
+        let complete = CompleteWorkflowTask { start, commands, identity: "worker".to_owned(), ..Default::default() };
+        self.ask("turn", &Request::CompleteWorkflowTask(Box::new(complete)))
+    }
+
+    pub fn take(&mut self, activity_id: &str) {
+        let id = self.state.activity_ids[activity_id];
+        let attempt = self.state.activities[&id].attempt;
+        let _ = self.take_attempt(id, attempt, activity_id);
+    }
+
+    pub fn take_attempt(&mut self, scheduled_event_id: i64, attempt: i32, name: &str) -> Result<Reply, Rejection> {
+        let request_id = format!("poll-{}", self.records.len());
+        self.ask(
+            &format!("take {name}"),
+            &Request::StartActivityAttempt(StartActivityAttempt {
+                scheduled_event_id,
+                attempt,
+                identity: "worker".to_owned(),
+                request_id,
+                on_stream: scheduled_event_id % 2 == 1,
+            }),
+        )
+    }
+
+    pub fn complete(&mut self, activity: ActivityRef) {
+        let result = Some(payloads("done"));
+        let _ = self.ask("complete", &Request::CompleteActivity(Box::new(CompleteActivity { activity, result, identity: "worker".to_owned() })));
+    }
+
+    pub fn fail(&mut self, activity_id: &str, failure: Failure) {
+        let activity = ActivityRef::Id(activity_id.to_owned());
+        let _ = self.ask(
+            &format!("fail {activity_id}"),
+            &Request::FailActivity(Box::new(FailActivity { activity, failure, identity: "worker".to_owned(), last_heartbeat: None })),
+        );
+    }
+
+    pub fn give_back(&mut self, scheduled_event_id: i64, attempt: i32) {
+        let reason = "connection lost".to_owned();
+        let _ = self.ask("give back", &Request::ReturnActivityAttempt(ReturnActivityAttempt { scheduled_event_id, attempt, reason }));
+    }
+
+    pub fn signal(&mut self, name: &str) {
+        self.signal_with_id(name, "");
+    }
+
+    pub fn signal_with_id(&mut self, name: &str, request_id: &str) {
+        let signal = SignalWorkflow { name: name.to_owned(), request_id: request_id.to_owned(), ..Default::default() };
+        let _ = self.ask(&format!("signal {name}"), &Request::Signal(Box::new(signal)));
+    }
+
+    pub fn terminate(&mut self) {
+        let _ = self.ask("terminate", &Request::Terminate(Box::new(TerminateWorkflow { reason: "enough".into(), ..Default::default() })));
+    }
+
+    pub fn start_again(&mut self, request_id: &str) {
+        let _ = self.ask("start", &Request::Start(Box::new(start_request(request_id))));
+    }
+}
+
+pub fn start_request(request_id: &str) -> StartWorkflow {
+    StartWorkflow {
+        run_id: "00000000-0000-7000-8000-000000000001".to_owned(),
+        workflow_id: "wf".to_owned(),
+        workflow_type: "order".to_owned(),
+        task_queue: "orders".to_owned(),
+        request_id: request_id.to_owned(),
+        ..Default::default()
+    }
+}
+
+pub fn line(record: &Record, now: i64) -> String {
+    let name = record.type_name();
+    match record {
+        Record::Event(event) => {
+            let more = match event.attributes.as_ref().unwrap() {
+                A::ActivityTaskScheduledEventAttributes(a) => format!(" {}", a.activity_id),
+                A::ActivityTaskStartedEventAttributes(a) => format!(" {}#{}", a.scheduled_event_id, a.attempt),
+                A::ActivityTaskCompletedEventAttributes(a) => format!(" {} after {}", a.scheduled_event_id, a.started_event_id),
+                A::ActivityTaskFailedEventAttributes(a) => {
+                    format!(" {} after {} {:?}", a.scheduled_event_id, a.started_event_id, a.retry_state())
+                }
+                A::ActivityTaskTimedOutEventAttributes(a) => {
+                    let Some(FailureInfo::TimeoutFailureInfo(info)) = a.failure.clone().unwrap().failure_info else { panic!() };
+                    format!(" {} {:?}", a.scheduled_event_id, info.timeout_type())
+                }
+                A::ActivityTaskCancelRequestedEventAttributes(a) => format!(" {}", a.scheduled_event_id),
+                A::ActivityTaskCanceledEventAttributes(a) => format!(" {}", a.scheduled_event_id),
+                A::TimerStartedEventAttributes(a) => format!(" {}", a.timer_id),
+                A::TimerFiredEventAttributes(a) => format!(" {}", a.timer_id),
+                A::TimerCanceledEventAttributes(a) => format!(" {}", a.timer_id),
+                A::WorkflowExecutionSignaledEventAttributes(a) => format!(" {}", a.signal_name),
+                A::WorkflowTaskFailedEventAttributes(a) => format!(" {:?}", a.cause()),
+                _ => String::new(),
+            };
+            format!("{:>2} {name}{more}", event.event_id)
+        }
+        Record::Note(note) => {
+            let more = match note.kind.as_ref().unwrap() {
+                note::Kind::ActivityAttemptStarted(n) => format!(" {}#{}", n.scheduled_event_id, n.attempt),
+                note::Kind::ActivityAttemptFailed(n) => {
+                    format!(" {}#{} retry in {} ms", n.scheduled_event_id, n.attempt, (n.retry_at - now) / 1_000_000)
+                }
+                note::Kind::ActivityAttemptReturned(n) => format!(" {}#{}", n.scheduled_event_id, n.attempt),
+                note::Kind::EventBuffered(n) => {
+                    format!(" {}", Record::Event(Box::new(n.event.clone().unwrap())).type_name())
+                }
+                _ => String::new(),
+            };
+            format!(" - {name}{more}")
+        }
+    }
+}
+
+fn command(attributes: C) -> Command {
+    Command { attributes: Some(attributes), ..Default::default() }
+}
+
+fn seconds(seconds: i64) -> Option<orchestrion_proto::prost_wkt_types::Duration> {
+    Some(orchestrion_history::wire::duration(seconds * 1_000_000_000))
+}
+
+fn schedule(id: &str) -> ScheduleActivityTaskCommandAttributes {
+    ScheduleActivityTaskCommandAttributes {
+        activity_id: id.to_owned(),
+        activity_type: Some(ActivityType { name: "work".to_owned() }),
+        task_queue: Some(TaskQueue { name: "workers".to_owned(), ..Default::default() }),
+        input: Some(payloads(id)),
+        start_to_close_timeout: seconds(30),
+        retry_policy: Some(RetryPolicy { maximum_attempts: 3, ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+pub fn activity_command(id: &str) -> Command {
+    command(C::ScheduleActivityTaskCommandAttributes(schedule(id)))
+}
+
+/// An activity with one attempt whose `kind` of timeout comes first.
+pub fn timed_activity(id: &str, kind: TimeoutType) -> Command {
+    let mut schedule = ScheduleActivityTaskCommandAttributes {
+        retry_policy: Some(RetryPolicy { maximum_attempts: 1, ..Default::default() }),
+        start_to_close_timeout: seconds(100),
+        ..schedule(id)
+    };
+    match kind {
+        TimeoutType::ScheduleToStart => schedule.schedule_to_start_timeout = seconds(10),
+        TimeoutType::ScheduleToClose => schedule.schedule_to_close_timeout = seconds(60),
+        TimeoutType::Heartbeat => schedule.heartbeat_timeout = seconds(5),
+        _ => schedule.start_to_close_timeout = seconds(20),
+    }
+    command(C::ScheduleActivityTaskCommandAttributes(schedule))
+}
+
+pub fn cancel_activity(scheduled_event_id: i64) -> Command {
+    command(C::RequestCancelActivityTaskCommandAttributes(RequestCancelActivityTaskCommandAttributes { scheduled_event_id }))
+}
+
+pub fn timer_command(id: &str, ms: i64) -> Command {
+    command(C::StartTimerCommandAttributes(StartTimerCommandAttributes {
+        timer_id: id.to_owned(),
+        start_to_fire_timeout: Some(orchestrion_history::wire::duration(ms * 1_000_000)),
+    }))
+}
+
+pub fn cancel_timer(id: &str) -> Command {
+    command(C::CancelTimerCommandAttributes(CancelTimerCommandAttributes { timer_id: id.to_owned() }))
+}
+
+pub fn complete_command() -> Command {
+    command(C::CompleteWorkflowExecutionCommandAttributes(CompleteWorkflowExecutionCommandAttributes { result: None }))
+}
+
+pub fn payloads(text: &str) -> Payloads {
+    let metadata = [("encoding", "json/plain"), ("messageType", "test"), ("third", "entry")];
+    let metadata = metadata.into_iter().map(|(k, v)| (k.to_owned(), v.as_bytes().to_vec())).collect();
+    Payloads { payloads: vec![Payload { metadata, data: format!("\"{text}\"").into_bytes(), ..Default::default() }] }
+}
+
+pub fn app_failure(message: &str, non_retryable: bool) -> Failure {
+    Failure {
+        message: message.to_owned(),
+        failure_info: Some(FailureInfo::ApplicationFailureInfo(ApplicationFailureInfo { non_retryable, ..Default::default() })),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,372 @@
+//! Canned, numbered journals: a request in a state, and the records that come of it, as text.
+//!
+//! Each test reads like a log: what was asked stands behind `>`, records behind their number, rejections behind `--`.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use common::{Story, activity_command, app_failure, complete_command, timer_command};
+use orchestrion_history::request::ActivityRef;
+use orchestrion_proto::temporal::api::enums::v1::TimeoutType;
+
+#[test]
+fn one_activity() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![activity_command("a")]);
+    story.take("a");
+    story.complete(ActivityRef::Id("a".into()));
+    let _ = story.turn(vec![complete_command()]);
+    story.check(
+        "
+        > start
+         1 WorkflowExecutionStarted
+         - RunCreated
+         2 WorkflowTaskScheduled
+        > turn
+         3 WorkflowTaskStarted
+         4 WorkflowTaskCompleted
+         5 ActivityTaskScheduled a
+        > take a
+         - ActivityAttemptStarted 5#1
+        > complete
+         6 ActivityTaskStarted 5#1
+         7 ActivityTaskCompleted 5 after 6
+         8 WorkflowTaskScheduled
+        > turn
+         9 WorkflowTaskStarted
+        10 WorkflowTaskCompleted
+        11 WorkflowExecutionCompleted
+        ",
+    );
+}
+
+#[test]
+fn a_failed_attempt_is_retried_and_the_last_failure_closes() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![activity_command("a")]);
+    story.quiet();
+    story.take("a");
+    story.fail("a", app_failure("card declined", false));
+    story.advance_ms(1_000);
+    story.fire();
+    story.take("a");
+    story.fail("a", app_failure("card declined", false));
+    story.advance_ms(2_000);
+    story.fire();
+    story.take("a");
+    story.fail("a", app_failure("card declined", false));
+    story.check(
+        "
+        > take a
+         - ActivityAttemptStarted 5#1
+        > fail a
+         - ActivityAttemptFailed 5#1 retry in 1000 ms
+        > fire
+         - ActivityAttemptReturned 5#2
+        > take a
+         - ActivityAttemptStarted 5#2
+        > fail a
+         - ActivityAttemptFailed 5#2 retry in 2000 ms
+        > fire
+         - ActivityAttemptReturned 5#3
+        > take a
+         - ActivityAttemptStarted 5#3
+        > fail a
+         6 ActivityTaskStarted 5#3
+         7 ActivityTaskFailed 5 after 6 MaximumAttemptsReached
+         8 WorkflowTaskScheduled
+        ",
+    );
+}
+
+#[test]
+fn a_permanent_failure_is_not_retried() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![activity_command("a")]);
+    story.take("a");
+    story.quiet();
+    story.fail("a", app_failure("no such customer", true));
+    story.check(
+        "
+        > fail a
+         6 ActivityTaskStarted 5#1
+         7 ActivityTaskFailed 5 after 6 NonRetryableFailure
+         8 WorkflowTaskScheduled
+        ",
+    );
+}
+
+#[test]
+fn an_attempt_times_out_and_its_late_result_still_counts() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![activity_command("a")]);
+    story.take("a");
+    story.quiet();
+    story.advance_ms(30_000);
+    story.fire();
+    story.complete(ActivityRef::Attempt { scheduled_event_id: 5, attempt: 1 });
+    story.complete(ActivityRef::Scheduled(5));
+    story.complete(ActivityRef::Scheduled(5));
+    story.check(
+        "
+        > fire
+         - ActivityAttemptFailed 5#1 retry in 1000 ms
+        > complete
+        -- activity not found: attempt 1 of event 5 is not running; it may have timed out
+        > complete
+         6 ActivityTaskStarted 5#2
+         7 ActivityTaskCompleted 5 after 6
+         8 WorkflowTaskScheduled
+        > complete
+        -- activity not found: the activity of event 5 is not pending; it may have closed
+        ",
+    );
+}
+
+#[test]
+fn a_lost_worker_returns_its_attempt_uncounted() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![activity_command("a")]);
+    story.take("a");
+    story.quiet();
+    story.give_back(5, 1);
+    story.give_back(5, 1);
+    story.take("a");
+    story.check(
+        "
+        > give back
+         - ActivityAttemptReturned 5#1
+        > give back
+        > take a
+         - ActivityAttemptStarted 5#1
+        ",
+    );
+}
+
+#[test]
+fn an_activity_that_waits_is_cancelled_at_once_and_one_that_runs_is_asked() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![activity_command("runs"), activity_command("waits")]);
+    story.take("runs");
+    story.signal("go");
+    story.quiet();
+    let _ = story.turn(vec![common::cancel_activity(5), common::cancel_activity(6)]);
+    story.fail("runs", app_failure("stopped", false));
+    story.check(
+        "
+        > turn
+         9 WorkflowTaskStarted
+        10 WorkflowTaskCompleted
+        11 ActivityTaskCancelRequested 5
+        12 ActivityTaskCancelRequested 6
+        13 ActivityTaskCanceled 6
+        14 WorkflowTaskScheduled
+        > fail runs
+        15 ActivityTaskStarted 5#1
+        16 ActivityTaskFailed 5 after 15 CancelRequested
+        ",
+    );
+}
+
+#[test]
+fn what_arrives_while_a_task_runs_is_buffered_and_flushed_behind_the_commands() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![activity_command("a"), timer_command("t", 5_000)]);
+    story.take("a");
+    story.signal("one");
+    story.hold_task();
+    story.quiet();
+    story.complete(ActivityRef::Id("a".into()));
+    story.signal("two");
+    story.advance_ms(5_000);
+    story.fire();
+    let _ = story.turn(vec![activity_command("b")]);
+    story.check(
+        "
+        > complete
+         9 WorkflowTaskStarted
+         - EventBuffered ActivityTaskStarted
+         - EventBuffered ActivityTaskCompleted
+        > signal two
+         - EventBuffered WorkflowExecutionSignaled
+        > fire
+         - EventBuffered TimerFired
+        > turn
+        10 WorkflowTaskCompleted
+        11 ActivityTaskScheduled b
+        12 ActivityTaskStarted 5#1
+        13 WorkflowExecutionSignaled two
+        14 TimerFired t
+        15 ActivityTaskCompleted 5 after 12
+        16 WorkflowTaskScheduled
+        ",
+    );
+}
+
+#[test]
+fn a_close_that_would_hide_a_buffered_event_is_unhandled() {
+    let mut story = Story::started();
+    story.hold_task();
+    story.quiet();
+    story.signal("late");
+    let _ = story.turn(vec![complete_command()]);
+    story.check(
+        "
+        > signal late
+         3 WorkflowTaskStarted
+         - EventBuffered WorkflowExecutionSignaled
+        > turn
+         4 WorkflowTaskFailed UnhandledCommand
+         5 WorkflowExecutionSignaled late
+         6 WorkflowTaskScheduled
+        ",
+    );
+}
+
+#[test]
+fn a_timer_whose_fire_is_buffered_can_still_be_cancelled() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![timer_command("t", 1_000)]);
+    story.signal("go");
+    story.hold_task();
+    story.advance_ms(1_000);
+    story.fire();
+    story.quiet();
+    let _ = story.turn(vec![common::cancel_timer("t")]);
+    story.check(
+        "
+        > turn
+         9 WorkflowTaskCompleted
+        10 TimerCanceled t
+        ",
+    );
+}
+
+#[test]
+fn a_bad_command_takes_all_of_its_answer_with_it() {
+    let mut story = Story::started();
+    story.quiet();
+    let _ = story.turn(vec![activity_command("a"), activity_command("a")]);
+    story.check(
+        "
+        > turn
+         3 WorkflowTaskStarted
+         4 WorkflowTaskFailed ScheduleActivityDuplicateId
+         5 WorkflowTaskScheduled
+        ",
+    );
+}
+
+#[test]
+fn signals_are_deduplicated_by_request_id_even_while_buffered() {
+    let mut story = Story::started();
+    story.hold_task();
+    story.quiet();
+    story.signal_with_id("s", "r1");
+    story.signal_with_id("s", "r1");
+    let _ = story.turn(vec![]);
+    story.signal_with_id("s", "r1");
+    story.check(
+        "
+        > signal s
+         3 WorkflowTaskStarted
+         - EventBuffered WorkflowExecutionSignaled
+        > signal s
+        -- repeated
+        > turn
+         4 WorkflowTaskCompleted
+         5 WorkflowExecutionSignaled s
+         6 WorkflowTaskScheduled
+        > signal s
+        -- repeated
+        ",
+    );
+}
+
+#[test]
+fn the_four_timeouts_of_an_activity() {
+    for (kind, taken, wait_ms) in [
+        (TimeoutType::ScheduleToStart, false, 10_000),
+        (TimeoutType::ScheduleToClose, true, 60_000),
+        (TimeoutType::Heartbeat, true, 5_000),
+        (TimeoutType::StartToClose, true, 20_000),
+    ] {
+        let mut story = Story::started();
+        let _ = story.turn(vec![common::timed_activity("a", kind)]);
+        if taken {
+            story.take("a");
+        }
+        story.advance_ms(wait_ms - 1);
+        story.fire();
+        assert!(!story.text().contains("TimedOut"), "{kind:?} fired early:\n{}", story.text());
+        story.advance_ms(1);
+        story.fire();
+        assert!(story.text().contains(&format!("ActivityTaskTimedOut 5 {kind:?}")), "{kind:?}:\n{}", story.text());
+    }
+}
+
+#[test]
+fn a_closed_run_answers_that_it_is_closed() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![complete_command()]);
+    story.quiet();
+    story.signal("late");
+    story.terminate();
+    story.fire();
+    story.check(
+        "
+        > signal late
+        -- workflow execution already completed
+        > terminate
+        -- workflow execution already completed
+        > fire
+        ",
+    );
+}
+
+#[test]
+fn a_run_ends_at_its_deadline() {
+    let mut story = Story::started_with(|start| start.run_timeout = 60_000_000_000);
+    let _ = story.turn(vec![activity_command("a")]);
+    story.quiet();
+    story.advance_ms(60_000);
+    story.fire();
+    story.check(
+        "
+        > fire
+         6 WorkflowExecutionTimedOut
+        ",
+    );
+}
+
+#[test]
+fn a_repeated_start_is_recognised_and_another_refused() {
+    let mut story = Story::started();
+    story.quiet();
+    story.start_again("start-1");
+    story.start_again("start-2");
+    story.check(
+        "
+        > start
+        -- repeated
+        > start
+        -- workflow execution wf is already running as run 00000000-0000-7000-8000-000000000001
+        ",
+    );
+}
+
+#[test]
+fn a_stale_token_finds_no_task() {
+    let mut story = Story::started();
+    story.quiet();
+    story.turn_with_token(2, 2, vec![complete_command()]);
+    story.turn_with_token(9, 1, vec![complete_command()]);
+    story.check(
+        "
+        > turn
+        -- workflow task not found: the run waits for no answer to event 2
+        > turn
+        -- workflow task not found: the run waits for no answer to event 9
+        ",
+    );
+}

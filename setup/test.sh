@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds the engine and runs every test of the workspace, then says how many there were in all.
+# With SOAK=1: only those marked `#[ignore]`, which take minutes. More arguments go to cargo test.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=setup/env.sh
+source setup/env.sh
+
+# The end-to-end tests start this binary; cargo alone builds it only for tests of its own package.
+# The same selection as below, so that nothing is compiled twice with other features.
+cargo build --workspace --bins --tests
+export ORCHESTRION_BIN="$CARGO_TARGET_DIR/debug/orchestrion"
+
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
+[ ! -t 1 ] || export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-always}"
+
+status=0
+if [ "${SOAK:-}" = 1 ]; then
+  cargo test --workspace --tests --no-fail-fast "$@" -- --ignored --nocapture --test-threads=1 | tee "$log" || status=$?
+else
+  cargo test --workspace --no-fail-fast "$@" | tee "$log" || status=$?
+fi
+
+# Cargo runs one test program after the other and sums nothing up.
+sed -e 's/\x1b\[[0-9;]*m//g' "$log" | awk '
+  /^test result: / { for (i = 2; i <= NF; i++) {
+    if ($i ~ /^passed/) passed += $(i - 1)
+    if ($i ~ /^failed/) failed += $(i - 1)
+    if ($i ~ /^ignored/) ignored += $(i - 1) } }
+  END { printf "\ntotal: %d passed, %d failed, %d skipped\n", passed, failed, ignored }'
+exit "$status"

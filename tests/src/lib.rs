@@ -1,0 +1,23 @@
+//! The store contract suite and what end-to-end tests stand on: real engine processes, real services, fake far ends.
+//!
+//! ```text
+//!  test --Project (HTTP)--> engine process <--WebSocket-- PyService (orra-sdk) or FakeSdk (raw frames)
+//!                             |        '--webhook--> WebhookReceiver
+//!                             '--chat/completions--> FakeLlm
+//! ```
+//!
+//! Invariant: nothing here waits for a fixed time to be right; what is awaited is asked for, with a deadline.
+#![allow(clippy::unwrap_used)]
+
+pub mod cli;
+pub mod engine;
+pub mod fake_llm;
+pub mod fake_sdk;
+pub mod plan;
+pub mod project;
+pub mod py_service;
+pub mod settings;
+pub mod store_suite;
+pub mod view;
+pub mod wait;
+pub mod webhooks;

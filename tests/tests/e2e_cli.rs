@@ -1,0 +1,256 @@
+//! The command line against a real engine: what people see, what programs read, and the exit codes of both.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use orchestrion_tests::cli::Cli;
+use orchestrion_tests::engine::Engine;
+use orchestrion_tests::plan::Plan;
+use orchestrion_tests::project::{Project, text};
+use orchestrion_tests::py_service::PyService;
+use serde_json::{Value, json};
+
+/// The engine, a command line with a project, and the services of that project.
+struct Desk {
+    engine: Engine,
+    cli: Cli,
+    services: PyService,
+}
+
+impl Desk {
+    async fn set(services: &[&str]) -> Self {
+        let engine = Engine::start().await;
+        let cli = Cli::with_project(&engine).await;
+        let services = PyService::steps(&Self::project(&engine, &cli), services).await;
+        Self {
+            engine,
+            cli,
+            services,
+        }
+    }
+
+    /// The project that `projects add` made, as a program would use it.
+    fn project(engine: &Engine, cli: &Cli) -> Project {
+        let config: Value =
+            serde_json::from_slice(&fs::read(cli.config_dir().join("config.json")).unwrap())
+                .unwrap();
+        let project = &config["projects"]["shop"];
+        Project::known(engine, &text(project, "id"), &text(project, "cli_auth"))
+    }
+
+    fn plan_file(&self, plan: Plan) -> String {
+        let path = self.engine.folder().join("plan.json");
+        fs::write(&path, Value::from(plan).to_string()).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn chain(&self) -> String {
+        self.plan_file(
+            Plan::new()
+                .task(
+                    "task1",
+                    &self.services.id("first"),
+                    json!({"id": "$task0.order", "updates": 2}),
+                )
+                .task(
+                    "task2",
+                    &self.services.id("second"),
+                    json!({"id": "s", "after": ["$task1.id"]}),
+                ),
+        )
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_started_followed_listed_inspected_and_replayed() {
+    let desk = Desk::set(&["first", "second"]).await;
+    let cli = &desk.cli;
+
+    let plan = desk.chain();
+    let said = cli
+        .ok(&[
+            "verify",
+            "run",
+            "Do both",
+            "-d",
+            "order:o-1",
+            "--plan",
+            &plan,
+            "--follow",
+        ])
+        .await;
+    assert!(
+        said.out.contains("task1") && said.out.contains("task2"),
+        "{}",
+        said.out
+    );
+    let id = said
+        .out
+        .split_whitespace()
+        .find(|word| word.starts_with("o_"))
+        .expect("the id is told")
+        .to_owned();
+    assert_eq!(desk.services.ids("executed"), ["o-1", "s"]);
+
+    let said = cli.ok(&["ps"]).await;
+    assert!(
+        said.out.contains(&id) && said.out.contains("Completed"),
+        "{}",
+        said.out
+    );
+    let listed = cli.ok(&["ps", "--json"]).await.json();
+    assert_eq!(listed["completed"][0]["id"], id.as_str());
+
+    let said = cli.ok(&["inspect", &id]).await;
+    assert!(
+        said.out.contains("first") && said.out.contains("second"),
+        "{}",
+        said.out
+    );
+    let said = cli.ok(&["inspect", &id, "-d", "-u"]).await;
+    assert!(said.out.contains("o-1"), "{}", said.out);
+    cli.ok(&["inspect", &id, "-d", "--long-updates"]).await;
+    assert_eq!(
+        cli.ok(&["inspect", &id, "--json"]).await.json()["status"],
+        "completed"
+    );
+
+    let said = cli.ok(&["replay", &id]).await;
+    assert!(
+        said.out.contains("ActivityTaskScheduled")
+            && said.out.contains("WorkflowExecutionCompleted"),
+        "{}",
+        said.out
+    );
+    let said = cli.ok(&["replay", &id, "--until", "3"]).await;
+    assert!(
+        !said.out.contains("WorkflowExecutionCompleted"),
+        "{}",
+        said.out
+    );
+    cli.ok(&["replay", &id, "--json"]).await.json();
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_followed_run_is_in_the_exit_code() {
+    let desk = Desk::set(&["first", "second"]).await;
+    let plan = desk.plan_file(Plan::new().task(
+        "task1",
+        &desk.services.id("first"),
+        json!({"id": "a", "abort_with": "no"}),
+    ));
+    let said = desk
+        .cli
+        .fails(&["verify", "run", "Stop", "--plan", &plan, "--follow"])
+        .await;
+    assert_eq!(said.code, 5, "{said:#?}");
+    assert!(
+        said.out.contains("no") || said.err.contains("no"),
+        "{said:#?}"
+    );
+    let plan = desk.plan_file(Plan::new().task(
+        "task1",
+        &desk.services.id("first"),
+        json!({"id": "b", "fail_times": 99}),
+    ));
+    let said = desk
+        .cli
+        .fails(&[
+            "verify", "run", "Fail", "--plan", &plan, "--follow", "--json",
+        ])
+        .await;
+    assert_eq!(said.code, 4, "{said:#?}");
+    assert_eq!(said.json()["status"], "failed", "{said:#?}");
+    let said = desk
+        .cli
+        .ok(&[
+            "verify",
+            "run",
+            "Go",
+            "-d",
+            "order:o-2",
+            "--plan",
+            &desk.chain(),
+            "-q",
+        ])
+        .await;
+    assert!(
+        said.out.starts_with("o_") && said.out.trim_end().len() == 24,
+        "quiet: {}",
+        said.out
+    );
+}
+
+#[tokio::test]
+async fn projects_keys_and_webhooks_are_added_and_listed() {
+    let engine = Engine::start().await;
+    let cli = Cli::with_project(&engine).await;
+    let config = cli.config_dir().join("config.json");
+    assert_eq!(
+        fs::metadata(&config).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+
+    cli.ok(&["projects", "add", "second", "--server", &engine.url()])
+        .await;
+    let said = cli.ok(&["projects", "ls"]).await;
+    assert!(
+        said.out.contains("shop") && said.out.contains("second"),
+        "{}",
+        said.out
+    );
+    cli.ok(&["projects", "use", "second"]).await;
+    cli.ok(&["projects", "use", "shop"]).await;
+    cli.fails(&["projects", "use", "third"]).await;
+
+    let said = cli.ok(&["api-keys", "gen", "worker"]).await;
+    assert!(said.out.contains("sk-orra-v1-"), "{}", said.out);
+    assert!(cli.ok(&["api-keys", "ls"]).await.out.contains("worker"));
+    cli.ok(&["webhooks", "add", "http://127.0.0.1:9/hook"])
+        .await;
+    assert!(
+        cli.ok(&["webhooks", "ls"])
+            .await
+            .out
+            .contains("http://127.0.0.1:9/hook")
+    );
+    cli.fails(&["webhooks", "add", "not an address"]).await;
+}
+
+#[tokio::test]
+async fn mistakes_are_told_apart_from_refusals() {
+    let engine = Engine::start().await;
+    let nothing = Cli::fresh(&engine);
+    let said = nothing.fails(&["ps"]).await;
+    assert!(said.err.contains("projects add"), "{}", said.err);
+    assert_eq!(said.code, 2);
+    assert_eq!(nothing.fails(&["no-such-command"]).await.code, 2);
+
+    let cli = Cli::with_project(&engine).await;
+    let unknown = cli.fails(&["inspect", "o_2222222222222222222222"]).await;
+    assert!(
+        unknown.out.is_empty(),
+        "errors go to standard error: {unknown:#?}"
+    );
+    cli.fails(&["replay", "o_2222222222222222222222"]).await;
+    assert_eq!(
+        cli.fails(&["verify", "run", "x", "-d", "no colon"])
+            .await
+            .code,
+        2
+    );
+    let refused = cli.fails(&["verify", "run", "Do something"]).await;
+    assert_eq!(refused.code, 1, "{refused:#?}");
+    assert!(refused.err.contains("service"), "{}", refused.err);
+
+    drop(engine);
+    assert_eq!(cli.fails(&["ps"]).await.code, 3);
+}
+
+#[tokio::test]
+async fn version() {
+    let engine = Engine::start().await;
+    let said = Cli::fresh(&engine).ok(&["version"]).await;
+    assert!(said.out.contains("0.1.0"), "{}", said.out);
+}
