@@ -21,7 +21,8 @@ __orchestrion_rocksdb_version() {
 
 export ORCHESTRION_CACHE="${ORCHESTRION_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/orchestrion}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$ORCHESTRION_CACHE/target}"
-export ROCKSDB_LIB_DIR="$ORCHESTRION_CACHE/rocksdb-$(__orchestrion_rocksdb_version "$__orchestrion_setup/rocksdb/Cargo.lock")/lib"
+__orchestrion_rocksdb="$(__orchestrion_rocksdb_version "$__orchestrion_setup/rocksdb/Cargo.lock")"
+export ROCKSDB_LIB_DIR="$ORCHESTRION_CACHE/rocksdb-$__orchestrion_rocksdb/lib"
 export ROCKSDB_STATIC=1
 export ORCHESTRION_VENV="$ORCHESTRION_CACHE/venv"
 
@@ -41,5 +42,5 @@ if [ "${BASH_SOURCE[0]:-}" = "$0" ]; then
     printf 'export %s=%q\n' "$__orchestrion_name" "${!__orchestrion_name}"
   done
 fi
-unset __orchestrion_setup __orchestrion_names __orchestrion_name
+unset __orchestrion_setup __orchestrion_rocksdb __orchestrion_names __orchestrion_name
 unset -f __orchestrion_rocksdb_version

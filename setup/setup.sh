@@ -76,7 +76,15 @@ compilers() {
 
 # ---- libclang: RocksDB's bindings are generated with it ----------------------------------------
 
+# The library, with the C headers that belong to it: some packages bring only the first.
+clang_headers() {
+  compgen -G '/usr/lib/llvm*/lib/clang/*/include/stddef.h' || compgen -G '/usr/lib*/clang/*/include/stddef.h' ||
+    compgen -G '/usr/local/llvm*/lib/clang/*/include/stddef.h' || compgen -G '/opt/homebrew/opt/llvm/lib/clang/*/include/stddef.h' ||
+    compgen -G "${LIBCLANG_PATH:-/nowhere}/clang/*/include/stddef.h"
+}
+
 system_libclang() {
+  clang_headers >/dev/null || return 1
   local dirs=(/usr/lib /usr/lib64 /usr/local/lib /usr/lib/llvm*/lib /usr/lib/*-linux-gnu /usr/local/llvm*/lib /opt/homebrew/opt/llvm/lib)
   if [ -n "${LIBCLANG_PATH:-}" ] && [ "$LIBCLANG_PATH" != "$cache/libclang" ]; then dirs=("$LIBCLANG_PATH" "${dirs[@]}"); fi
   if have llvm-config; then dirs+=("$(llvm-config --libdir)"); fi
@@ -158,11 +166,15 @@ rocksdb() {
   mkdir -p "$rocksdb_build"
   local log="$rocksdb_build/cargo.log" messages="$rocksdb_build/messages.json" started=$SECONDS total="" sources
   touch "$rocksdb_build/started"
-  # ROCKSDB_* tell the crate to link an archive instead of making one.
+  # ROCKSDB_* tell the crate to link an archive instead of making one. A process group of its own,
+  # so that an interrupted setup leaves no compiler running.
+  set -m
   env -u ROCKSDB_LIB_DIR -u ROCKSDB_STATIC cargo build --release --locked --message-format=json \
     --manifest-path "$here/rocksdb/Cargo.toml" --target-dir "$rocksdb_build" >"$messages" 2>"$log" 9>&- &
   local build=$!
-  trap 'kill $build 2>/dev/null || true' EXIT
+  set +m
+  # shellcheck disable=SC2064 # the number is wanted as it is now
+  trap "kill -- -$build 2>/dev/null || true" EXIT
   local next=30
   while kill -0 "$build" 2>/dev/null; do
     sleep 1
@@ -226,5 +238,7 @@ rust
 compilers
 venv
 libclang
+# shellcheck source=setup/env.sh
+source "$here/env.sh" # it knows a libclang of ours only now
 rocksdb
 say "ready"

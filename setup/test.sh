@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the engine and runs every test of the workspace, then says how many there were in all.
-# With SOAK=1: only those marked `#[ignore]`, which take minutes. More arguments go to cargo test.
+# With SOAK=1: only the soak tests, which wait for minutes. More arguments go to cargo test.
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,15 +10,19 @@ source setup/env.sh
 # The end-to-end tests start this binary; cargo alone builds it only for tests of its own package.
 # The same selection as below, so that nothing is compiled twice with other features.
 cargo build --workspace --bins --tests
-export ORCHESTRION_BIN="$CARGO_TARGET_DIR/debug/orchestrion"
 
-log="$(mktemp)"
-trap 'rm -f "$log"' EXIT
+# Another clone's build may put its own binary in that place while the tests run: keep this one.
+kept="$(mktemp -d)"
+trap 'rm -rf "$kept"' EXIT
+cp "$CARGO_TARGET_DIR/debug/orchestrion" "$kept/orchestrion"
+export ORCHESTRION_BIN="$kept/orchestrion"
+
+log="$kept/log"
 [ ! -t 1 ] || export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-always}"
 
 status=0
 if [ "${SOAK:-}" = 1 ]; then
-  cargo test --workspace --tests --no-fail-fast "$@" -- --ignored --nocapture --test-threads=1 | tee "$log" || status=$?
+  cargo test --workspace --test soak --no-fail-fast "$@" -- --ignored --nocapture | tee "$log" || status=$?
 else
   cargo test --workspace --no-fail-fast "$@" | tee "$log" || status=$?
 fi

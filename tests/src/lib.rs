@@ -17,6 +17,7 @@ pub mod plan;
 pub mod project;
 pub mod py_service;
 pub mod settings;
+pub mod sim;
 pub mod store_suite;
 pub mod view;
 pub mod wait;

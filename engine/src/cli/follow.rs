@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use super::client::{self, Client};
 use super::error::CliError;
-use super::inspect::results;
-use super::render::{Look, Tone, bar, cut, error_text, json_line, key, progress};
-use super::wire::{Inspection, Task};
+use super::inspect::{abort_title, results};
+use super::render::{Look, Tone, bar, cut, error_text, json_line, key, progress, words};
+use super::wire::{AbortInfo, Inspection, Task};
 use super::{Session, show, show_json};
 
 /// How often to ask.
@@ -47,73 +48,115 @@ pub async fn to_the_end(
     id: &str,
     quiet: bool,
 ) -> Result<(), CliError> {
-    let look = &session.look;
-    let bar = (!quiet && !session.json && io::stdout().is_terminal() && io::stderr().is_terminal())
-        .then(spinner);
-    let tell = |lines: &[String]| -> Result<(), CliError> {
-        if quiet || session.json || lines.is_empty() {
-            return Ok(());
-        }
-        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        match &bar {
-            Some(bar) => bar.suspend(|| show(&text)),
-            None => show(&text),
-        }
+    let on_screen = io::stdout().is_terminal() && io::stderr().is_terminal();
+    let follower = Follower {
+        client,
+        id,
+        look: &session.look,
+        mute: quiet || session.json,
+        bar: (!quiet && !session.json && on_screen).then(spinner),
     };
-
-    tell(&[String::new()])?;
-    let mut watcher = Watcher::default();
-    let (mut silent, mut still) = (0, 0);
-    let (answer, inspection) = loop {
-        let polled = client
-            .get(&["orchestrations", "inspections", id], &[])
-            .await
-            .and_then(|answer| client::read::<Inspection>(&answer).map(|read| (answer, read)));
-        match polled {
-            Ok((answer, inspection)) => {
-                if silent > 0 {
-                    tell(&[look.paint(Tone::Good, "the server answers again")])?;
-                    silent = 0;
-                }
-                let news = watcher.news(look, &inspection);
-                still = if news.is_empty() { still + 1 } else { 0 };
-                tell(&news)?;
-                if let Some(bar) = &bar {
-                    bar.set_message(standing(&inspection));
-                }
-                match rest(&inspection) {
-                    Rest::Nothing => break (answer, inspection),
-                    Rest::Perhaps if still >= QUIET_POLLS_MAX => break (answer, inspection),
-                    Rest::Perhaps | Rest::Busy => {}
-                }
-            }
-            Err(error) if passes(&error) && silent < SILENT_POLLS_MAX => {
-                if silent == 0 {
-                    tell(&[look.paint(
-                        Tone::Warning,
-                        "the server does not answer; asking again (what it has accepted is not lost)",
-                    )])?;
-                }
-                silent += 1;
-            }
-            Err(error) => {
-                if let Some(bar) = &bar {
-                    bar.finish_and_clear();
-                }
-                return Err(error);
-            }
-        }
-        tokio::time::sleep(EVERY).await;
-    };
-    if let Some(bar) = &bar {
+    let ended = follower.follow().await;
+    if let Some(bar) = &follower.bar {
         bar.finish_and_clear();
     }
+    let (answer, inspection) = ended?;
     if session.json {
         show_json(&answer)?;
     } else if !quiet {
-        show(&ending(look, &inspection))?;
+        show(&ending(&session.look, &inspection))?;
     }
     outcome(&inspection)
+}
+
+struct Follower<'a> {
+    client: &'a Client,
+    id: &'a str,
+    look: &'a Look,
+    mute: bool,
+    bar: Option<ProgressBar>,
+}
+
+impl Follower<'_> {
+    /// The last inspection, as it came and as it was read.
+    async fn follow(&self) -> Result<(Value, Inspection), CliError> {
+        let mut watcher = Watcher::default();
+        let (mut silent, mut still, mut closed) = (0, 0, false);
+        self.tell(&[String::new()])?;
+        loop {
+            match self.inspect().await {
+                Ok((answer, inspection)) => {
+                    if silent > 0 {
+                        self.tell(&[self.look.paint(Tone::Good, "the server answers again")])?;
+                        silent = 0;
+                    }
+                    let news = watcher.news(self.look, &inspection);
+                    still = if news.is_empty() { still + 1 } else { 0 };
+                    self.tell(&news)?;
+                    if let Some(bar) = &self.bar {
+                        bar.set_message(standing(&inspection));
+                    }
+                    match rest(&inspection) {
+                        Rest::Nothing => return Ok((answer, inspection)),
+                        Rest::Undoing if closed => return Ok((answer, inspection)),
+                        Rest::Undoing if still % CLOSED_EVERY == 0 => {
+                            match self.is_closed().await {
+                                // Once more: what closed it may have come after this inspection.
+                                Some(true) => {
+                                    closed = true;
+                                    continue;
+                                }
+                                Some(false) => {}
+                                None if still >= QUIET_POLLS_MAX => {
+                                    return Ok((answer, inspection));
+                                }
+                                None => {}
+                            }
+                        }
+                        Rest::Undoing | Rest::Busy => {}
+                    }
+                }
+                Err(error) if passes(&error) && silent < SILENT_POLLS_MAX => {
+                    if silent == 0 {
+                        self.tell(&[self.look.paint(
+                            Tone::Warning,
+                            "the server does not answer; asking again (what it has accepted is not lost)",
+                        )])?;
+                    }
+                    silent += 1;
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    }
+
+    async fn inspect(&self) -> Result<(Value, Inspection), CliError> {
+        let answer = self
+            .client
+            .get(&["orchestrations", "inspections", self.id], &[])
+            .await?;
+        let inspection = client::read(&answer)?;
+        Ok((answer, inspection))
+    }
+
+    /// Whether the run is over; nothing where the server cannot say so.
+    async fn is_closed(&self) -> Option<bool> {
+        let path = ["orchestrations", self.id, "replay"];
+        let replay = self.client.get(&path, &[]).await.ok()?;
+        Some(!replay.get("state")?.get("closedAt")?.is_null())
+    }
+
+    fn tell(&self, lines: &[String]) -> Result<(), CliError> {
+        if self.mute || lines.is_empty() {
+            return Ok(());
+        }
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        match &self.bar {
+            Some(bar) => bar.suspend(|| show(&text)),
+            None => show(&text),
+        }
+    }
 }
 
 fn spinner() -> ProgressBar {
@@ -162,17 +205,18 @@ impl Watcher {
                 .unwrap_or(0)
         };
         let (id_width, service_width) = (width(|t| &t.id), width(|t| &t.service_name));
-        let mut news: Vec<(Option<Timestamp>, String)> = Vec::new();
+        // By time; at the same time, what led to a revert comes before it.
+        let mut news: Vec<(Option<Timestamp>, bool, String)> = Vec::new();
         for task in &inspection.tasks {
             let told = self.tasks.entry(task.id.clone()).or_default();
-            let mut say = |at: Option<Timestamp>, what: String| {
+            let mut say = |at: Option<Timestamp>, is_revert: bool, what: String| {
                 let line = format!(
                     "  {}  {:<id_width$}  {:<service_width$}  {what}",
                     look.paint(Tone::Dim, &look.clock(at)),
                     task.id,
                     task.service_name
                 );
-                news.push((at, line));
+                news.push((at, is_revert, line));
             };
             for event in task.status_history.iter().skip(told.statuses) {
                 // What has not begun yet is no news.
@@ -180,6 +224,7 @@ impl Watcher {
                     let why = reason(look, &event.error);
                     say(
                         event.timestamp,
+                        false,
                         format!("{}{why}", look.status(&event.status)),
                     );
                 }
@@ -189,7 +234,7 @@ impl Watcher {
                     Some(percent) => look.paint(Tone::Active, &bar(percent)),
                     None => json_line(&update.data, LINE_LENGTH),
                 };
-                say(update.timestamp, text);
+                say(update.timestamp, false, text);
             }
             for event in task.compensation_history.iter().skip(told.reverts) {
                 let attempt = match event.attempt {
@@ -199,6 +244,7 @@ impl Watcher {
                 let why = reason(look, &event.error);
                 say(
                     event.timestamp,
+                    true,
                     format!("revert {}{attempt}{why}", look.status(&event.status)),
                 );
             }
@@ -208,8 +254,8 @@ impl Watcher {
                 reverts: task.compensation_history.len(),
             };
         }
-        news.sort_by_key(|(at, _)| *at);
-        news.into_iter().map(|(_, line)| line).collect()
+        news.sort_by_key(|(at, is_revert, _)| (*at, *is_revert));
+        news.into_iter().map(|(_, _, line)| line).collect()
     }
 }
 
@@ -239,31 +285,24 @@ fn standing(inspection: &Inspection) -> String {
 fn rest(inspection: &Inspection) -> Rest {
     match key(&inspection.status).as_str() {
         "" | "pending" | "processing" | "preparing" => Rest::Busy,
-        "failed" | "aborted" => inspection
-            .tasks
-            .iter()
-            .map(rest_of_task)
-            .max_by_key(|rest| match rest {
-                Rest::Nothing => 0,
-                Rest::Perhaps => 1,
-                Rest::Busy => 2,
-            })
-            .unwrap_or(Rest::Nothing),
+        "failed" | "aborted" if !inspection.tasks.iter().all(is_settled) => Rest::Undoing,
         _ => Rest::Nothing,
     }
 }
 
-/// Of a task whose orchestration has failed or was aborted.
-fn rest_of_task(task: &Task) -> Rest {
+/// Whether nothing more can happen to a task whose orchestration has failed or was aborted. Where
+/// that cannot be told from the task alone, it may.
+fn is_settled(task: &Task) -> bool {
     match (key(&task.status).as_str(), &task.compensation) {
-        ("processing", _) => Rest::Busy,
-        (_, Some(compensation)) => match key(&compensation.status).as_str() {
-            "pending" | "processing" | "active" | "attempted" | "running" => Rest::Busy,
-            _ => Rest::Nothing,
+        ("processing" | "unknown", _) => false,
+        (_, Some(revert)) => match key(&revert.status).as_str() {
+            "completed" | "partial" | "expired" | "unknown" => true,
+            // An attempt has failed; that was the end of it only if it was the last one.
+            "failed" => revert.attempt >= revert.max_attempts,
+            _ => false,
         },
-        // It may have left nothing to undo it with: then there will be no revert.
-        ("completed", None) if task.is_revertible => Rest::Perhaps,
-        _ => Rest::Nothing,
+        ("completed", None) => !task.is_revertible,
+        _ => true,
     }
 }
 
@@ -275,24 +314,35 @@ fn ending(look: &Look, inspection: &Inspection) -> String {
         text.push_str(&format!("  {}\n", look.paint(Tone::Bad, &error)));
     }
     if let Some(abort) = &inspection.abort_info {
-        text.push_str(&format!(
-            "  {} ({}): {}\n",
-            abort.task_id,
-            abort.service_name,
-            json_line(&abort.payload, LINE_LENGTH)
-        ));
+        let said = match &abort.payload {
+            Value::Null => String::new(),
+            payload => format!(": {}", json_line(payload, LINE_LENGTH)),
+        };
+        text.push_str(&format!("  {}{said}\n", abort_title(abort)));
     }
     text.push_str(&results(look, inspection));
     text
 }
 
-/// How it ended, as an exit code.
+/// How it ended, as an exit code and one line on why.
 fn outcome(inspection: &Inspection) -> Result<(), CliError> {
+    let error = match error_text(&inspection.error) {
+        text if text.is_empty() => words(&inspection.status).to_lowercase(),
+        text => text,
+    };
     match key(&inspection.status).as_str() {
         "completed" => Ok(()),
-        "aborted" => Err(CliError::OrchestrationAborted),
-        "notactionable" => Err(CliError::NotActionable(error_text(&inspection.error))),
-        _ => Err(CliError::OrchestrationFailed),
+        "aborted" => Err(CliError::OrchestrationAborted(
+            match &inspection.abort_info {
+                Some(AbortInfo { payload, .. }) if !payload.is_null() => {
+                    json_line(payload, LINE_LENGTH)
+                }
+                Some(abort) => abort_title(abort).to_lowercase(),
+                None => error,
+            },
+        )),
+        "notactionable" => Err(CliError::NotActionable(error)),
+        _ => Err(CliError::OrchestrationFailed(error)),
     }
 }
 
@@ -344,14 +394,21 @@ mod tests {
     fn it_ends_when_what_was_done_has_been_undone() {
         let mut order = aborted();
         assert_eq!(rest(&order), Rest::Nothing);
-        order.tasks[0].compensation.as_mut().unwrap().status = "processing".into();
-        assert_eq!(rest(&order), Rest::Busy);
+        let revert = |order: &mut Inspection, status: &str, attempt| {
+            let revert = order.tasks[0].compensation.as_mut().unwrap();
+            (revert.status, revert.attempt) = (status.into(), attempt);
+            rest(order)
+        };
+        assert_eq!(revert(&mut order, "processing", 1), Rest::Undoing);
+        assert_eq!(revert(&mut order, "failed", 9), Rest::Undoing);
+        assert_eq!(revert(&mut order, "failed", 10), Rest::Nothing);
+        assert_eq!(revert(&mut order, "expired", 3), Rest::Nothing);
         order.tasks[0].compensation = None;
-        assert_eq!(rest(&order), Rest::Perhaps);
+        assert_eq!(rest(&order), Rest::Undoing);
         order.tasks[0].is_revertible = false;
         assert_eq!(rest(&order), Rest::Nothing);
         order.tasks[1].status = "processing".into();
-        assert_eq!(rest(&order), Rest::Busy);
+        assert_eq!(rest(&order), Rest::Undoing);
         order.status = "completed".into();
         assert_eq!(rest(&order), Rest::Nothing);
         for status in ["pending", "processing", ""] {
@@ -379,6 +436,22 @@ mod tests {
     }
 
     #[test]
+    fn the_error_of_a_followed_run_says_why() {
+        let say = |inspection: &Inspection| outcome(inspection).unwrap_err().to_string();
+        let mut order = aborted();
+        assert_eq!(
+            say(&order),
+            "the orchestration was aborted: {\"reason\":\"no courier\",\"city\":{\"name\":\"Berlin\"}}"
+        );
+        order.status = "failed".into();
+        order.error = json!({"id":"x","producer":"s","error":"card declined"});
+        assert_eq!(say(&order), "the orchestration failed: card declined");
+        order.status = "cancelled".into();
+        order.error = json!(null);
+        assert_eq!(say(&order), "the orchestration failed: cancelled");
+    }
+
+    #[test]
     fn how_far_it_is() {
         let mut order = aborted();
         assert_eq!(standing(&order), "undoing what was done");
@@ -390,7 +463,7 @@ mod tests {
     fn the_last_words() {
         assert_eq!(
             ending(&plain(), &aborted()),
-            "\n⊟ Aborted o_2yQ8kZpWn5VtRbXcDfGhJk\n  task2 (delivery): \
+            "\n⊟ Aborted o_2yQ8kZpWn5VtRbXcDfGhJk\n  Aborted by task2 (delivery): \
              {\"reason\":\"no courier\",\"city\":{\"name\":\"Berlin\"}}\n"
         );
     }

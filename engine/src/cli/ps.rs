@@ -7,8 +7,8 @@ use super::render::{Column, Look, NOTHING, Tone, cut, error_text, mark, words};
 use super::wire::{CompensationSummary, Listed, Orchestrations};
 use super::{Session, client, show, show_json};
 
-/// How much of an action is shown without `--wide`.
-const ACTION_LENGTH: usize = 48;
+/// How much of an action is shown without `--wide`, at most and at least.
+const ACTION_LENGTH: std::ops::RangeInclusive<usize> = 14..=48;
 /// How much of an error is shown.
 const ERROR_LENGTH: usize = 200;
 
@@ -50,7 +50,7 @@ fn listing(look: &Look, all: &Orchestrations, wide: bool) -> String {
         ("failed", &all.failed),
         ("notActionable", &all.not_actionable),
     ];
-    let rows: Vec<Vec<(Tone, String)>> = groups
+    let mut rows: Vec<Vec<(Tone, String)>> = groups
         .iter()
         .flat_map(|(status, group)| group.iter().map(move |one| row(look, status, one, wide)))
         .collect();
@@ -66,8 +66,35 @@ fn listing(look: &Look, all: &Orchestrations, wide: bool) -> String {
     ];
     if wide {
         columns.push(Column::text("ERROR"));
+    } else {
+        let length = action_length(look, &columns, &rows);
+        for row in &mut rows {
+            row[ACTION].1 = cut(&row[ACTION].1, length);
+        }
     }
     look.table(&columns, rows)
+}
+
+/// The action's column.
+const ACTION: usize = 1;
+
+/// What the other columns leave of the screen, so that each orchestration has one line.
+fn action_length(look: &Look, columns: &[Column], rows: &[Vec<(Tone, String)>]) -> usize {
+    let Some(width) = look.width else {
+        return *ACTION_LENGTH.end();
+    };
+    let others: usize = columns
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| *index != ACTION)
+        .map(|(index, column)| {
+            let cells = rows.iter().map(|row| row[index].1.chars().count());
+            cells.max().unwrap_or(0).max(column.title_length()) + 2
+        })
+        .sum();
+    usize::from(width)
+        .saturating_sub(others + 5)
+        .clamp(*ACTION_LENGTH.start(), *ACTION_LENGTH.end())
 }
 
 fn row(look: &Look, group: &str, one: &Listed, wide: bool) -> Vec<(Tone, String)> {
@@ -79,10 +106,9 @@ fn row(look: &Look, group: &str, one: &Listed, wide: bool) -> Vec<(Tone, String)
     };
     let (icon, tone) = mark(status);
     let (undo_tone, undo) = undoing(one.compensation);
-    let action = if wide { usize::MAX } else { ACTION_LENGTH };
     let mut row = vec![
         (Tone::Plain, one.id.clone()),
-        (Tone::Plain, cut(&one.action, action)),
+        (Tone::Plain, cut(&one.action, usize::MAX)),
         (tone, format!("{icon} {}", words(status))),
         (undo_tone, undo),
         (Tone::Dim, look.age(one.timestamp)),
@@ -181,6 +207,20 @@ mod tests {
         assert!(text.contains("deliver it by noon"), "{text}");
         assert!(text.contains("card declined"), "{text}");
         assert!(text.contains("no service flies"), "{text}");
+    }
+
+    #[test]
+    fn a_narrow_screen_has_one_line_for_each_too() {
+        let narrow = crate::cli::render::Look {
+            width: Some(100),
+            ..plain()
+        };
+        let text = listing(&narrow, &sample(), false);
+        assert_eq!(text.lines().count(), 6, "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() < 100),
+            "{text}"
+        );
     }
 
     #[test]

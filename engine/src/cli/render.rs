@@ -188,6 +188,11 @@ enum Fit {
 }
 
 impl Column {
+    /// How wide its title is.
+    pub fn title_length(&self) -> usize {
+        self.title.chars().count()
+    }
+
     /// Never broken over lines.
     pub const fn whole(title: &'static str) -> Column {
         Column {

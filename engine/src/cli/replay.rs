@@ -154,7 +154,10 @@ fn verdict(look: &Look, replay: &Replay) -> String {
     if replay.until.is_none() {
         text.push_str(&look.paint(
             Tone::Dim,
-            &format!("  The state after record N:  orchestrion replay {} --until N\n", replay.id),
+            &format!(
+                "  The state after record N:  orchestrion replay {} --until N\n",
+                replay.id
+            ),
         ));
     }
     text

@@ -29,13 +29,9 @@ pub struct ServeArgs {
     #[arg(id = "config", long = "config", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The key that creating projects takes; empty is none
-    #[arg(
-        long,
-        value_name = "KEY",
-        env = "ORCHESTRION_ADMIN_KEY",
-        hide_env_values = true
-    )]
+    /// The key that creating projects takes [env: ORCHESTRION_ADMIN_KEY]
+    // Read from the environment with all other settings, not here.
+    #[arg(long, value_name = "KEY")]
     pub admin_key: Option<String>,
 
     /// Let anybody who can reach the engine create projects

@@ -177,11 +177,11 @@ pub struct CompensationSettings {
 /// The HTTP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpSettings {
-    /// How long a client may take to send the head of a request.
+    /// How long a client may take to send the head of a request, and how long a connection may idle.
     pub head_timeout: Duration,
     /// How long a client may take to send the body of a request.
     pub body_timeout: Duration,
-    /// Connections at once, sockets included.
+    /// Connections at once, the sockets of services not counted.
     pub connections_max: u32,
     /// How long a submission may wait for its plan before the caller is told to look later.
     pub submit_wait: Duration,
@@ -276,7 +276,7 @@ impl Default for Settings {
                 default_ttl: DAY,
             },
             http: HttpSettings {
-                head_timeout: 30 * SECOND,
+                head_timeout: 180 * SECOND,
                 body_timeout: 180 * SECOND,
                 connections_max: 10_000,
                 submit_wait: 5 * MINUTE,

@@ -23,6 +23,8 @@ pub use self::effect::{Effect, StatusChange};
 pub use self::interpreter::{Interpreter, NonDeterminism, Turn};
 pub use self::submission::{Action, Options, PlanningResult, Submission};
 
+use orchestrion_history::ids::Timestamp;
+use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
 use orchestrion_proto::temporal::api::sdk::v1::WorkflowTaskCompletedMetadata;
 
 /// The workflow type of every orchestration. Persisted.
@@ -57,4 +59,12 @@ pub fn sdk_metadata() -> WorkflowTaskCompletedMetadata {
         sdk_name: "orchestrion".to_owned(),
         sdk_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// When an event happened.
+fn time_of(event: &HistoryEvent) -> Timestamp {
+    let nanos = |at: &orchestrion_proto::prost_wkt_types::Timestamp| {
+        at.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(at.nanos))
+    };
+    Timestamp(event.event_time.as_ref().map_or(0, nanos))
 }

@@ -34,6 +34,7 @@ pub(super) struct Compensation {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with the member task")]
 struct TaskResultJson<'a> {
     task: Value,
     #[serde(default, borrow)]
@@ -41,6 +42,7 @@ struct TaskResultJson<'a> {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object with the members data and ttl")]
 struct CompensationJson<'a> {
     #[serde(default, borrow)]
     data: Option<&'a RawValue>,
@@ -133,15 +135,15 @@ impl RevertOutcome {
     pub(super) fn of_result(result: Option<&Payloads>) -> Self {
         let answer = json_or_null(result.and_then(|p| p.payloads.first()));
         let error = answer.get("error").filter(|e| !e.is_null()).map(text_of);
+        let because = |otherwise: &str| error.clone().unwrap_or_else(|| otherwise.to_owned());
         match answer.get("status").and_then(Value::as_str) {
             None | Some("completed") => Self::new(RevertStatus::Completed, None),
             Some("partial") => Self::new(RevertStatus::Partial, error),
-            Some("expired") => Self::new(RevertStatus::Expired, error),
-            Some("failed") => Self::new(RevertStatus::Failed, error),
-            Some(other) => Self::new(
-                RevertStatus::Failed,
-                error.unwrap_or_else(|| format!("the revert answered with the unknown status {other:?}")),
-            ),
+            Some("expired") => Self::new(RevertStatus::Expired, because("the service says that it is too late")),
+            Some("failed") => Self::new(RevertStatus::Failed, because("the service gave no reason")),
+            Some(other) => {
+                Self::new(RevertStatus::Failed, because(&format!("the service answered with the unknown status {other:?}")))
+            }
         }
     }
 

@@ -1,1 +1,235 @@
-//! later
+//! The planning worker: it takes planning activities of every tenant, asks the planner once per attempt, and answers with what came of
+//! it. The retries are the activity's.
+//!
+//! ```text
+//!  Dispatch (submission, what was wrong before) --plan_once--> Planned   --> CompleteActivity PlanningResult
+//!                                                              PlanError --> FailActivity Invalid | Malformed | TimedOut | Unavailable | Refused
+//! ```
+//!
+//! Invariant: a planning is recorded before anybody hears of it; an answer whose attempt is over is dropped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use orchestrion_history::ids::{Namespace, TaskQueueName};
+use orchestrion_history::request::{ActivityRef, CompleteActivity, FailActivity, Request};
+use orchestrion_proto::temporal::api::common::v1::Payloads;
+use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
+use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
+
+use super::PLANNER_QUEUE;
+use super::submission::{PlanningOutcome, PlanningResult, Submission, json_or_null, json_payloads, read_json};
+use crate::engine::handle::{CallError, Dispatch, Handle, Session, SessionId, Target};
+use crate::plan::Service;
+use crate::planner::{Answer, PlanError, PlanRequest, Planned, Planner};
+use crate::seams;
+
+/// Plannings that may run at once, of all tenants together.
+const WINDOW: u32 = 64;
+const IDENTITY: &str = "orchestrion planner";
+/// How often an answer is offered to an engine that cannot take it.
+const OFFERS_MAX: u32 = 6;
+const OFFER_WAIT_INITIAL: Duration = Duration::from_millis(100);
+const ATTACH_WAIT: Duration = Duration::from_millis(500);
+
+/// Plans for every tenant until the engine stops. `services` says what a tenant has at the moment of the attempt.
+pub async fn serve(
+    handle: Handle,
+    planner: Arc<Planner>,
+    services: impl Fn(&Namespace) -> Vec<Service> + Send + Sync + 'static,
+) {
+    let Some(mut session) = attach(&handle).await else { return };
+    let mut running = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            task = session.tasks.recv() => match task {
+                Some(task) => running.push(work(&handle, &planner, &services, session.id, task)),
+                None => return,
+            },
+            Some(()) = running.next(), if !running.is_empty() => {}
+        }
+    }
+}
+
+/// `None` when the engine stops.
+async fn attach(handle: &Handle) -> Option<Session> {
+    let queue = TaskQueueName::parse(PLANNER_QUEUE).expect("the name of the planner's queue is a name");
+    loop {
+        match handle.attach(None, queue.clone(), IDENTITY.to_owned(), WINDOW).await {
+            Ok(session) => return Some(session),
+            Err(CallError::ShuttingDown) => return None,
+            Err(error) => {
+                tracing::warn!(%error, "the planner cannot attach to its queue; it tries again");
+                seams::sleep(ATTACH_WAIT).await;
+            }
+        }
+    }
+}
+
+async fn work(
+    handle: &Handle,
+    planner: &Planner,
+    services: &(impl Fn(&Namespace) -> Vec<Service> + Send + Sync),
+    session: SessionId,
+    task: Dispatch,
+) {
+    let answer = match read_json::<Submission>(task.input.as_ref()) {
+        Ok(submission) => {
+            let feedback = feedback_of(task.last_failure.as_ref());
+            let request = PlanRequest {
+                action: &submission.action.content,
+                data: &submission.data,
+                services: &services(&task.namespace),
+                feedback: feedback.as_deref(),
+                attempt: u32::try_from(task.attempt).unwrap_or(1),
+            };
+            answer_of(planner.plan_once(request).await, task.attempt)
+        }
+        Err(bad) => Err(failure("Refused", format!("the submission cannot be read: {bad}"), None)),
+    };
+    let activity = ActivityRef::Attempt { scheduled_event_id: task.scheduled_event_id, attempt: task.attempt };
+    let identity = IDENTITY.to_owned();
+    let request = match answer {
+        Ok(result) => Request::CompleteActivity(Box::new(CompleteActivity { activity, result: Some(result), identity })),
+        Err(failure) => {
+            Request::FailActivity(Box::new(FailActivity { activity, failure, identity, last_heartbeat: None }))
+        }
+    };
+    let target = Target { namespace: task.namespace, workflow_id: task.workflow_id, run_id: Some(task.run_id) };
+    offer(handle, &target, request).await;
+    handle.release(session);
+}
+
+/// Answers the attempt. If the engine cannot take the answer for long, the attempt times out and another one plans.
+async fn offer(handle: &Handle, target: &Target, request: Request) {
+    let workflow_id = &target.workflow_id;
+    let mut wait = OFFER_WAIT_INITIAL;
+    for _ in 0..OFFERS_MAX {
+        match handle.request(target.clone(), request.clone()).await {
+            Ok(_) | Err(CallError::ShuttingDown) => return,
+            Err(CallError::Rejected(why)) => {
+                tracing::debug!(%workflow_id, %why, "an answer of the planner came too late");
+                return;
+            }
+            Err(CallError::Quarantined { reason, .. }) => {
+                tracing::warn!(%workflow_id, %reason, "an answer of the planner is of no use");
+                return;
+            }
+            Err(error @ (CallError::Busy { .. } | CallError::Unavailable(_))) => {
+                tracing::debug!(%workflow_id, %error, "the engine cannot take an answer of the planner; it is offered again");
+                seams::sleep(wait).await;
+                wait *= 2;
+            }
+        }
+    }
+    tracing::warn!(%workflow_id, "the engine did not take an answer of the planner; the attempt will time out");
+}
+
+fn answer_of(planned: Result<Planned, PlanError>, attempt: i32) -> Result<Payloads, Failure> {
+    match planned {
+        Ok(planned) => {
+            let (outcome, plan, reason) = match planned.answer {
+                Answer::Planned(plan) => (PlanningOutcome::Planned, Some(plan), None),
+                Answer::NotActionable(reason) => (PlanningOutcome::NotActionable, None, Some(reason)),
+            };
+            let verdict = if plan.is_some() { "valid" } else { "not actionable" };
+            Ok(json_payloads(&PlanningResult {
+                outcome,
+                plan,
+                reason,
+                model: planned.model,
+                prompt_digest: planned.prompt_digest,
+                prompt_tokens: planned.prompt_tokens,
+                completion_tokens: planned.completion_tokens,
+                tries: u32::try_from(attempt).unwrap_or(1),
+                duration_ms: planned.duration_ms,
+                verdict: verdict.to_owned(),
+            }))
+        }
+        Err(error) => Err(failure(kind_of(&error), error.to_string(), error.feedback())),
+    }
+}
+
+fn kind_of(error: &PlanError) -> &'static str {
+    match error {
+        PlanError::Invalid { .. } => "Invalid",
+        PlanError::Malformed(_) | PlanError::Empty => "Malformed",
+        PlanError::TimedOut { .. } => "TimedOut",
+        PlanError::Unavailable(_) => "Unavailable",
+        PlanError::Refused(_) => "Refused",
+    }
+}
+
+/// The details carry what the next attempt is told, the message what people read.
+fn failure(kind: &str, message: String, feedback: Option<String>) -> Failure {
+    let info = ApplicationFailureInfo {
+        r#type: kind.to_owned(),
+        non_retryable: kind == "Refused",
+        details: feedback.map(|feedback| json_payloads(&feedback)),
+        ..Default::default()
+    };
+    let failure_info = Some(FailureInfo::ApplicationFailureInfo(info));
+    Failure { message, source: "planner".to_owned(), failure_info, ..Default::default() }
+}
+
+/// What was wrong with the plan of the attempt before.
+fn feedback_of(last_failure: Option<&Failure>) -> Option<String> {
+    let Some(FailureInfo::ApplicationFailureInfo(info)) = &last_failure?.failure_info else { return None };
+    let feedback = json_or_null(info.details.as_ref()?.payloads.first());
+    feedback.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+    use crate::plan::Plan;
+
+    fn planned(answer: Answer) -> Planned {
+        Planned {
+            answer,
+            model: "m-1".to_owned(),
+            prompt_digest: "d".to_owned(),
+            prompt_tokens: 10,
+            completion_tokens: 20,
+            duration_ms: 30,
+            tries: 2,
+        }
+    }
+
+    #[test]
+    fn a_plan_is_recorded_with_how_it_came_about() {
+        let plan = Plan { task_zero: Map::new(), tasks: Vec::new(), parallel_groups: Vec::new() };
+        let answer = answer_of(Ok(planned(Answer::Planned(plan.clone()))), 2).unwrap();
+        let result: PlanningResult = read_json(Some(&answer)).unwrap();
+        assert_eq!((result.outcome, result.plan, result.tries), (PlanningOutcome::Planned, Some(plan), 2));
+        assert_eq!((result.model.as_str(), result.verdict.as_str()), ("m-1", "valid"));
+
+        let answer = answer_of(Ok(planned(Answer::NotActionable("no baker".to_owned()))), 1).unwrap();
+        let result: PlanningResult = read_json(Some(&answer)).unwrap();
+        assert_eq!((result.outcome, result.reason.as_deref()), (PlanningOutcome::NotActionable, Some("no baker")));
+    }
+
+    #[test]
+    fn the_next_attempt_is_told_what_was_wrong_with_a_plan_and_not_what_was_wrong_with_the_line() {
+        let failed = answer_of(Err(PlanError::Malformed("it is no JSON".to_owned())), 1).unwrap_err();
+        assert_eq!(failed.message, "the planner's answer is no plan: it is no JSON");
+        assert_eq!(feedback_of(Some(&failed)).as_deref(), Some("it is no JSON"));
+        let failed = answer_of(Err(PlanError::Unavailable("503".to_owned())), 1).unwrap_err();
+        assert_eq!(feedback_of(Some(&failed)), None);
+        assert_eq!(feedback_of(None), None);
+    }
+
+    #[test]
+    fn a_refusal_is_final() {
+        let of = |error| match answer_of(Err(error), 1).unwrap_err().failure_info {
+            Some(FailureInfo::ApplicationFailureInfo(info)) => (info.r#type, info.non_retryable),
+            _ => panic!("it is an application failure"),
+        };
+        assert_eq!(of(PlanError::Refused("the key is wrong".to_owned())), ("Refused".to_owned(), true));
+        assert_eq!(of(PlanError::TimedOut { limit_ms: 5 }), ("TimedOut".to_owned(), false));
+    }
+}

@@ -661,6 +661,9 @@ fn cycles(tasks: &[DraftTask], waits_for: &[Vec<usize>]) -> Vec<Reason> {
     let mut told = vec![false; tasks.len()];
     let mut found = Vec::new();
     for start in (0..tasks.len()).filter(|&task| level[task].is_none()) {
+        if seen[start] {
+            continue;
+        }
         // The way from `start` on, each task with the place in its list of what comes after.
         let mut path = vec![(start, 0)];
         while let Some((task, next)) = path.last_mut() {
@@ -676,9 +679,18 @@ fn cycles(tasks: &[DraftTask], waits_for: &[Vec<usize>]) -> Vec<Reason> {
                     continue;
                 }
                 cycle.iter().for_each(|&task| told[task] = true);
-                let earliest = cycle.iter().enumerate().min_by_key(|(_, task)| **task).map_or(0, |(at, _)| at);
+                let earliest = cycle
+                    .iter()
+                    .enumerate()
+                    .min_by_key(|(_, task)| **task)
+                    .map_or(0, |(at, _)| at);
                 cycle.rotate_left(earliest);
-                found.push(Reason::Cycle { tasks: cycle.into_iter().map(|task| tasks[task].id.clone()).collect() });
+                found.push(Reason::Cycle {
+                    tasks: cycle
+                        .into_iter()
+                        .map(|task| tasks[task].id.clone())
+                        .collect(),
+                });
             } else if !seen[other] && level[other].is_none() {
                 path.push((other, 0));
             }

@@ -41,7 +41,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use self::auth::Admission;
+pub use self::auth::Admission;
 use crate::config::Settings;
 use crate::engine::handle::Handle;
 use crate::registry::Registrar;
@@ -61,10 +61,10 @@ pub const SMALL_BODY_BYTES_MAX: usize = 256 * 1024;
 
 /// What every handler has at hand. Clones share it.
 #[derive(Clone)]
-pub struct Api(Arc<Surroundings>);
+pub struct Api(Arc<ApiParts>);
 
 /// See [`Api`].
-pub struct Surroundings {
+pub struct ApiParts {
     /// The door to the engine.
     pub handle: Handle,
     /// Reads and changes the registry.
@@ -86,16 +86,16 @@ pub struct Surroundings {
 }
 
 impl Api {
-    /// The surroundings of all handlers.
-    pub fn new(surroundings: Surroundings) -> Self {
-        Self(Arc::new(surroundings))
+    /// Shares the parts with every handler.
+    pub fn new(parts: ApiParts) -> Self {
+        Self(Arc::new(parts))
     }
 }
 
 impl Deref for Api {
-    type Target = Surroundings;
+    type Target = ApiParts;
 
-    fn deref(&self) -> &Surroundings {
+    fn deref(&self) -> &ApiParts {
         &self.0
     }
 }
@@ -115,8 +115,6 @@ impl OpenSockets {
         self.0.closed().await;
     }
 }
-
-pub use self::auth::Admission as AdmissionPolicy;
 
 /// All routes.
 pub fn router(api: Api) -> Router {

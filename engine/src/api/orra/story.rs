@@ -69,6 +69,7 @@ fn of_note(note: &Note) -> String {
     use note::Kind as K;
     match &note.kind {
         None => String::new(),
+        Some(K::RunCreated(n)) => format!("by request {}", shorten(&n.request_id)),
         Some(K::ActivityAttemptStarted(n)) => {
             format!("of {} attempt {} by {}", n.scheduled_event_id, n.attempt, n.identity)
         }

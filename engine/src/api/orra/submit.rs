@@ -15,6 +15,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use orchestrion_history::ids::{Namespace, WorkflowId};
+use orchestrion_history::record::Record;
 use orchestrion_history::request::{Reply, StartWorkflow};
 use orchestrion_proto::temporal::api::common::v1::Memo;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
@@ -154,8 +155,8 @@ fn view_of(api: &Api, target: &Target) -> Result<(View, u64), ApiError> {
 /// What the first one to use a key submitted.
 fn digest_of(api: &Api, target: &Target) -> Result<Option<String>, ApiError> {
     let run = api.handle.journal(target)?;
-    let started = run.as_ref().and_then(|run| run.records.first()?.event());
-    let memo = started.and_then(|event| match &event.attributes {
+    let mut events = run.iter().flat_map(|run| &run.records).filter_map(Record::event);
+    let memo = events.find_map(|event| match &event.attributes {
         Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => started.memo.as_ref(),
         _ => None,
     });

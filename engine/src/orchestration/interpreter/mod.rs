@@ -28,11 +28,13 @@ mod tasks;
 mod undo;
 
 #[cfg(test)]
+mod against_core;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod stories;
 #[cfg(test)]
-mod world;
+pub(super) mod world;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -50,7 +52,7 @@ use self::tasks::Run;
 use super::effect::{Effect, FinalStatus, StatusChange};
 use super::outcome::{failure_text, late_result};
 use super::submission::{Options, PlanningOutcome, PlanningResult, Submission, json_payload, read_json};
-use super::{LATE_RESULT_SIGNAL, PLAN_ACTIVITY_ID, PLAN_ACTIVITY_TYPE, PLANNER_QUEUE};
+use super::{LATE_RESULT_SIGNAL, PLAN_ACTIVITY_ID, PLAN_ACTIVITY_TYPE, PLANNER_QUEUE, time_of};
 use crate::plan::Plan;
 
 /// The factor between two waits where the options name none.
@@ -92,6 +94,8 @@ pub struct Interpreter {
     expected: VecDeque<(Shape, Option<Node>)>,
     /// The time of a live turn whose completion is not folded yet.
     live: Option<Timestamp>,
+    /// Whether a turn was taken and never recorded.
+    lost_turn: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -171,12 +175,8 @@ impl Interpreter {
             task_started_at: Timestamp::ZERO,
             expected: VecDeque::new(),
             live: None,
+            lost_turn: false,
         }
-    }
-
-    /// What the submission set.
-    pub fn options(&self) -> &Options {
-        &self.options
     }
 
     /// Folds one history event, payloads resolved. At a `WorkflowTaskCompleted` whose turn was not taken live, the turn is taken, and its
@@ -187,7 +187,7 @@ impl Interpreter {
             return self.apply_command_event(event, &shape);
         }
         self.refuse_unless_recorded(event)?;
-        let at = event.event_time.as_ref().map_or(Timestamp::ZERO, wire_time);
+        let at = time_of(event);
         match attributes {
             Attributes::WorkflowExecutionStartedEventAttributes(a) => self.start(a),
             Attributes::WorkflowTaskStartedEventAttributes(_) => self.task_started_at = at,
@@ -242,10 +242,16 @@ impl Interpreter {
     /// The live turn, once a workflow task has started and before its completion is written; `now` is the time of the
     /// `WorkflowTaskStarted`. An interpreter whose turn is not recorded has to be dropped and folded again.
     pub fn turn(&mut self, now: Timestamp) -> Turn {
+        self.lost_turn |= self.live.is_some();
         let draft = self.decide(now);
         self.expect(&draft);
         self.live = Some(now);
         Turn { commands: draft.commands.into_iter().map(|(command, _)| command).collect(), effects: draft.effects }
+    }
+
+    /// What the run obeys; the defaults before it has started.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Whether the run has ended, for this code.
@@ -277,11 +283,11 @@ impl Interpreter {
 
     fn complete_turn(&mut self, event: &HistoryEvent) -> Result<(), NonDeterminism> {
         match self.live.take() {
-            Some(now) if now == self.task_started_at => Ok(()),
+            Some(now) if now == self.task_started_at && !self.lost_turn => Ok(()),
             Some(now) => Err(NonDeterminism {
                 event_id: event.event_id,
-                expected: format!("the turn taken at {} ns", now.0),
-                found: format!("a turn taken at {} ns", self.task_started_at.0),
+                expected: "every turn that was taken".to_owned(),
+                found: format!("the turn of {} ns, after one taken at {} ns", self.task_started_at.0, now.0),
             }),
             None => {
                 let draft = self.decide(self.task_started_at);
@@ -507,8 +513,4 @@ fn planning_answer(closed: &Closed<'_>, attempts: u32) -> Result<PlanningResult,
         }
         Closed::Canceled => Err("the planning was canceled".to_owned()),
     }
-}
-
-fn wire_time(at: &orchestrion_proto::prost_wkt_types::Timestamp) -> Timestamp {
-    Timestamp(at.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(at.nanos)))
 }

@@ -441,7 +441,7 @@ fn reverts_tell_partial_failed_and_expired_apart() {
          59  ActivityTaskCompleted revert:a {"status":"expired"}
          63  WorkflowPropertiesModified undone=over,1+3/4
          64  WorkflowExecutionFailed TaskFailed "task e failed: too many consecutive failures: no"
-         --  record a expired after 1 attempts:
+         --  record a expired after 1 attempts: the service says that it is too late
         "#,
     );
     let record = record(&world, "b");
@@ -654,7 +654,9 @@ fn a_cancelled_run_is_undone_first() {
 
 #[test]
 fn a_reference_that_leads_nowhere_fails_the_run_before_anything_is_scheduled_beside_it() {
-    let mut world = World::of_tasks(&[task("task1", &[]), task("task2", &[]), task("task3", &["task1"])]);
+    let mut third = task("task3", &["task1"]);
+    third.input.insert("list".to_owned(), json!(["$task1.n"]));
+    let mut world = World::of_tasks(&[task("task1", &[]), task("task2", &[]), third, task("task4", &["task1"])]);
     world.completed("task1", json!({"task": {"other": 1}, "compensation": {"data": 1, "ttl": 60_000}})).turn();
     world.completed("task2", done(2)).turn();
     world.completed("revert:task2", json!({"status": "completed"})).turn();
@@ -665,7 +667,7 @@ fn a_reference_that_leads_nowhere_fails_the_run_before_anything_is_scheduled_bes
           5  ActivityTaskScheduled task1 service-task1 {"message":"hello"}
           6  ActivityTaskScheduled task2 service-task2 {"message":"hello"}
           8  ActivityTaskCompleted task1 {"task":{"other":1},"compensation":{"data":1,"ttl":60000}}
-         12  WorkflowPropertiesModified undone=active,0+0/1 error="$task1.n leads nowhere" status="failed" task="task3"
+         12  WorkflowPropertiesModified undone=active,0+0/1 error="input `list[0]`: `$task1.n` leads nowhere in the output of `task1`" status="failed" task="task3"
          13  ActivityTaskCancelRequested task2
          --  webhook orchestration.failed
          15  ActivityTaskCompleted task2 {"task":{"n":2},"compensation":{"data":{"originalTask":2},"ttl":86400000}}
@@ -676,7 +678,7 @@ fn a_reference_that_leads_nowhere_fails_the_run_before_anything_is_scheduled_bes
          27  ActivityTaskScheduled revert:task1 service-task1.revert 1
          29  ActivityTaskCompleted revert:task1 {"status":"completed"}
          33  WorkflowPropertiesModified undone=over,2+0/2
-         34  WorkflowExecutionFailed TaskFailed "task task3 failed: $task1.n leads nowhere"
+         34  WorkflowExecutionFailed TaskFailed "task task3 failed: input `list[0]`: `$task1.n` leads nowhere in the output of `task1`"
         "#,
     );
 }
@@ -704,8 +706,8 @@ fn a_result_that_is_none_fails_the_task() {
           1  WorkflowExecutionStarted
           5  ActivityTaskScheduled task1 service-task1 {"message":"hello"}
           7  ActivityTaskCompleted task1 "done"
-         11  WorkflowPropertiesModified undone=over,0+0/0 error="the result of the task cannot be read: invalid type: string \"done\", expected struct TaskResultJson at line 1 column 6" status="failed" task="task1"
-         12  WorkflowExecutionFailed TaskFailed "task task1 failed: the result of the task cannot be read: invalid type: string \"done\", expected struct TaskResultJson at line 1 column 6"
+         11  WorkflowPropertiesModified undone=over,0+0/0 error="the result of the task cannot be read: invalid type: string \"done\", expected an object with the member task at line 1 column 6" status="failed" task="task1"
+         12  WorkflowExecutionFailed TaskFailed "task task1 failed: the result of the task cannot be read: invalid type: string \"done\", expected an object with the member task at line 1 column 6"
          --  webhook orchestration.failed
         "#,
     );
@@ -831,5 +833,10 @@ fn a_turn_that_was_not_recorded_is_found() {
     };
     assert!(live.apply(&failed).is_err());
     assert_eq!(world.live.clone().apply(&failed), Ok(()), "a failed workflow task in a history is nothing to replay");
-    assert_eq!(Interpreter::new(), Interpreter::default());
+
+    let mut live = Interpreter::new();
+    live.apply(&world.events[0]).unwrap();
+    assert_eq!(live.turn(Timestamp::from_millis(world.now_ms)).commands.len(), 1);
+    assert_eq!(live.turn(Timestamp::from_millis(world.now_ms)).commands.len(), 0);
+    assert!(world.events[1..4].iter().try_for_each(|event| live.apply(event)).is_err(), "the first turn is lost");
 }

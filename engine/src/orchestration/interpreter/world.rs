@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use orchestrion_history::ids::Timestamp;
+use orchestrion_history::record::Record;
 use orchestrion_proto::prost_wkt_types;
 use orchestrion_proto::temporal::api::command::v1::Command;
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as Asked;
@@ -14,6 +15,7 @@ use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure, TimeoutFailureInfo};
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as Written;
 use orchestrion_proto::temporal::api::history::v1::*;
+use orchestrion_proto::v1::{Note, note};
 use serde_json::{Map, Value, json};
 
 use super::{Effect, Interpreter, NonDeterminism};
@@ -21,34 +23,36 @@ use crate::orchestration::submission::{json_or_null, json_payloads};
 use crate::orchestration::{LATE_RESULT_SIGNAL, Options, Submission};
 use crate::plan::{Plan, PlanTask};
 
-pub(super) const ORCHESTRATION: &str = "o_1";
-pub(super) const RUN: &str = "0b0c0d0e-0000-4000-8000-000000000001";
+pub(in crate::orchestration) const ORCHESTRATION: &str = "o_1";
+pub(in crate::orchestration) const RUN: &str = "0b0c0d0e-0000-4000-8000-000000000001";
 
-pub(super) struct World {
-    pub(super) events: Vec<HistoryEvent>,
-    pub(super) effects: Vec<Effect>,
-    pub(super) live: Interpreter,
-    pub(super) now_ms: i64,
+pub(in crate::orchestration) struct World {
+    pub(in crate::orchestration) events: Vec<HistoryEvent>,
+    /// The same events, and the notes between them.
+    pub(in crate::orchestration) journal: Vec<Record>,
+    pub(in crate::orchestration) effects: Vec<Effect>,
+    pub(in crate::orchestration) live: Interpreter,
+    pub(in crate::orchestration) now_ms: i64,
     /// Open activities by id: their scheduling events, and whether a worker has them.
-    pub(super) activities: BTreeMap<String, (i64, bool)>,
+    pub(in crate::orchestration) activities: BTreeMap<String, (i64, bool)>,
     /// Running timers by id.
-    pub(super) timers: BTreeMap<String, i64>,
-    pub(super) closed: bool,
+    pub(in crate::orchestration) timers: BTreeMap<String, i64>,
+    pub(in crate::orchestration) closed: bool,
     story: Vec<String>,
 }
 
 /// A submission with a plan of these tasks.
-pub(super) fn submission(plan: Option<Plan>) -> Submission {
+pub(in crate::orchestration) fn submission(plan: Option<Plan>) -> Submission {
     Submission { action: Default::default(), data: Vec::new(), plan, options: Options::default() }
 }
 
-pub(super) fn plan(tasks: &[PlanTask]) -> Plan {
+pub(in crate::orchestration) fn plan(tasks: &[PlanTask]) -> Plan {
     let task_zero = Map::from_iter([("message".to_owned(), json!("hello"))]);
     Plan { task_zero, tasks: tasks.to_vec(), parallel_groups: Vec::new() }
 }
 
 /// A revertible task that is given the greeting and an `n` of each task it depends on.
-pub(super) fn task(id: &str, depends_on: &[&str]) -> PlanTask {
+pub(in crate::orchestration) fn task(id: &str, depends_on: &[&str]) -> PlanTask {
     let mut input = Map::from_iter([("message".to_owned(), json!("$task0.message"))]);
     input.extend(depends_on.iter().map(|other| (format!("of_{other}"), json!(format!("${other}.n")))));
     PlanTask {
@@ -62,11 +66,11 @@ pub(super) fn task(id: &str, depends_on: &[&str]) -> PlanTask {
 }
 
 /// What a task that did something answers.
-pub(super) fn done(n: u64) -> Value {
+pub(in crate::orchestration) fn done(n: u64) -> Value {
     json!({"task": {"n": n}, "compensation": {"data": {"originalTask": n}, "ttl": 86_400_000}})
 }
 
-pub(super) fn application_failure(kind: &str, message: &str, details: Option<&Value>) -> Failure {
+pub(in crate::orchestration) fn application_failure(kind: &str, message: &str, details: Option<&Value>) -> Failure {
     let info = ApplicationFailureInfo {
         r#type: kind.to_owned(),
         details: details.map(json_payloads),
@@ -86,7 +90,7 @@ fn timeout_failure(kind: TimeoutType) -> Failure {
 }
 
 /// Folds a history with a fresh interpreter.
-pub(super) fn replay(events: &[HistoryEvent]) -> Result<Interpreter, NonDeterminism> {
+pub(in crate::orchestration) fn replay(events: &[HistoryEvent]) -> Result<Interpreter, NonDeterminism> {
     let mut fresh = Interpreter::new();
     events.iter().try_for_each(|event| fresh.apply(event))?;
     Ok(fresh)
@@ -94,13 +98,14 @@ pub(super) fn replay(events: &[HistoryEvent]) -> Result<Interpreter, NonDetermin
 
 impl World {
     /// A run that has started; its first turn is not taken.
-    pub(super) fn start(submission: &Submission) -> Self {
+    pub(in crate::orchestration) fn start(submission: &Submission) -> Self {
         Self::start_with(json_payloads(submission))
     }
 
-    pub(super) fn start_with(input: Payloads) -> Self {
+    pub(in crate::orchestration) fn start_with(input: Payloads) -> Self {
         let mut world = Self {
             events: Vec::new(),
+            journal: Vec::new(),
             effects: Vec::new(),
             live: Interpreter::new(),
             now_ms: 1_700_000_000_000,
@@ -121,22 +126,24 @@ impl World {
         world
     }
 
-    pub(super) fn of_tasks(tasks: &[PlanTask]) -> Self {
+    pub(in crate::orchestration) fn of_tasks(tasks: &[PlanTask]) -> Self {
         let mut world = Self::start(&submission(Some(plan(tasks))));
         world.turn();
         world
     }
 
-    pub(super) fn advance(&mut self, ms: i64) -> &mut Self {
+    pub(in crate::orchestration) fn advance(&mut self, ms: i64) -> &mut Self {
         self.now_ms += ms;
         self
     }
 
     /// One workflow task: the live turn, its events, and the check that a replay agrees.
-    pub(super) fn turn(&mut self) -> &mut Self {
+    pub(in crate::orchestration) fn turn(&mut self) -> &mut Self {
         self.write(EventType::WorkflowTaskScheduled, Written::WorkflowTaskScheduledEventAttributes(Default::default()));
         self.now_ms += 1;
+        let mut again = replay(&self.events).expect("a replay asks for what the journal says");
         let turn = self.live.turn(Timestamp::from_millis(self.now_ms));
+        assert_eq!(again.turn(Timestamp::from_millis(self.now_ms)), turn, "an interpreter that was folded again decides the same");
         self.write(EventType::WorkflowTaskStarted, Written::WorkflowTaskStartedEventAttributes(Default::default()));
         self.write(EventType::WorkflowTaskCompleted, Written::WorkflowTaskCompletedEventAttributes(Default::default()));
         let mut canceled = false;
@@ -239,12 +246,12 @@ impl World {
     }
 
     /// No worker has taken this activity.
-    pub(super) fn untaken(&mut self, activity: &str) -> &mut Self {
+    pub(in crate::orchestration) fn untaken(&mut self, activity: &str) -> &mut Self {
         self.activities.get_mut(activity).expect("it is open").1 = false;
         self
     }
 
-    pub(super) fn completed(&mut self, activity: &str, result: Value) -> &mut Self {
+    pub(in crate::orchestration) fn completed(&mut self, activity: &str, result: Value) -> &mut Self {
         let id = self.close_activity(activity, 1, None);
         self.write(
             EventType::ActivityTaskCompleted,
@@ -258,17 +265,17 @@ impl World {
     }
 
     /// It failed as often as it may.
-    pub(super) fn failed(&mut self, activity: &str, message: &str) -> &mut Self {
+    pub(in crate::orchestration) fn failed(&mut self, activity: &str, message: &str) -> &mut Self {
         let failure = application_failure("Failed", message, None);
         self.failed_with(activity, failure, RetryState::MaximumAttemptsReached)
     }
 
-    pub(super) fn aborted(&mut self, activity: &str, payload: &Value) -> &mut Self {
+    pub(in crate::orchestration) fn aborted(&mut self, activity: &str, payload: &Value) -> &mut Self {
         let failure = application_failure("abort", "aborted", Some(payload));
         self.failed_with(activity, failure, RetryState::NonRetryableFailure)
     }
 
-    pub(super) fn failed_with(&mut self, activity: &str, failure: Failure, retry_state: RetryState) -> &mut Self {
+    pub(in crate::orchestration) fn failed_with(&mut self, activity: &str, failure: Failure, retry_state: RetryState) -> &mut Self {
         let id = self.close_activity(activity, 5, None);
         self.write(
             EventType::ActivityTaskFailed,
@@ -282,7 +289,7 @@ impl World {
         self
     }
 
-    pub(super) fn timed_out(&mut self, activity: &str, kind: TimeoutType) -> &mut Self {
+    pub(in crate::orchestration) fn timed_out(&mut self, activity: &str, kind: TimeoutType) -> &mut Self {
         let id = self.close_activity(activity, 5, None);
         self.write(
             EventType::ActivityTaskTimedOut,
@@ -297,7 +304,7 @@ impl World {
     }
 
     /// The worker of the second attempt confirms its cancellation; the first timed out.
-    pub(super) fn canceled_after_a_time_out(&mut self, activity: &str) -> &mut Self {
+    pub(in crate::orchestration) fn canceled_after_a_time_out(&mut self, activity: &str) -> &mut Self {
         let id = self.close_activity(activity, 2, Some(timeout_failure(TimeoutType::StartToClose)));
         self.write_canceled(id)
     }
@@ -329,11 +336,11 @@ impl World {
         id
     }
 
-    pub(super) fn late_result(&mut self, task: &str, result: Value) -> &mut Self {
+    pub(in crate::orchestration) fn late_result(&mut self, task: &str, result: Value) -> &mut Self {
         self.signaled(LATE_RESULT_SIGNAL, &json!({"task": task, "result": result}))
     }
 
-    pub(super) fn signaled(&mut self, name: &str, input: &Value) -> &mut Self {
+    pub(in crate::orchestration) fn signaled(&mut self, name: &str, input: &Value) -> &mut Self {
         self.write(
             EventType::WorkflowExecutionSignaled,
             Written::WorkflowExecutionSignaledEventAttributes(WorkflowExecutionSignaledEventAttributes {
@@ -345,7 +352,7 @@ impl World {
         self
     }
 
-    pub(super) fn cancel_requested(&mut self, reason: &str) -> &mut Self {
+    pub(in crate::orchestration) fn cancel_requested(&mut self, reason: &str) -> &mut Self {
         let requested = WorkflowExecutionCancelRequestedEventAttributes { cause: reason.to_owned(), ..Default::default() };
         self.write(
             EventType::WorkflowExecutionCancelRequested,
@@ -354,14 +361,14 @@ impl World {
         self
     }
 
-    pub(super) fn fired(&mut self, timer: &str) -> &mut Self {
+    pub(in crate::orchestration) fn fired(&mut self, timer: &str) -> &mut Self {
         let started_event_id = self.timers.remove(timer).expect("it is running");
         let fired = TimerFiredEventAttributes { timer_id: timer.to_owned(), started_event_id };
         self.write(EventType::TimerFired, Written::TimerFiredEventAttributes(fired));
         self
     }
 
-    pub(super) fn write(&mut self, event_type: EventType, attributes: Written) -> i64 {
+    pub(in crate::orchestration) fn write(&mut self, event_type: EventType, attributes: Written) -> i64 {
         let event_id = self.events.len() as i64 + 1;
         let event = HistoryEvent {
             event_id,
@@ -377,13 +384,22 @@ impl World {
         if let Some(what) = event_line(&event, &self.events) {
             self.story.push(format!("{event_id:>3}  {what}"));
         }
+        self.journal.push(Record::Event(Box::new(event.clone())));
         self.events.push(event);
         event_id
     }
 
+    /// What a worker does on the way, which history does not show.
+    pub(in crate::orchestration) fn note(&mut self, activity: &str, kind: impl FnOnce(i64) -> note::Kind) -> &mut Self {
+        let (id, _) = self.activities[activity];
+        let note = Note { at: self.now_ms * 1_000_000, kind: Some(kind(id)) };
+        self.journal.push(Record::Note(Box::new(note)));
+        self
+    }
+
     /// Compares everything that happened so far, apart from workflow tasks, with an indented story.
     #[track_caller]
-    pub(super) fn reads(&self, expected: &str) {
+    pub(in crate::orchestration) fn reads(&self, expected: &str) {
         let trim = |text: &str| text.trim().lines().map(|line| line.trim().to_owned()).collect::<Vec<_>>().join("\n");
         let story = self.story.join("\n");
         assert_eq!(trim(&story), trim(expected), "\nthe story is:\n{story}\n");

@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use orchestrion_history::ids::Timestamp;
 use orchestrion_history::record::Record;
 use orchestrion_proto::temporal::api::common::v1::{Memo, Payload};
+use orchestrion_proto::temporal::api::enums::v1::TimeoutType;
 use orchestrion_proto::temporal::api::failure::v1::Failure;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{ActivityTaskScheduledEventAttributes, HistoryEvent};
@@ -32,10 +33,10 @@ pub use self::inspection::{
 pub use self::list::{ListItem, Listing};
 use super::outcome::{
     CompensationSummary, RevertOutcome, RevertStatus, TaskResult, abort_payload, ends_unknown, failure_text, late_result,
-    task_result, text_of,
+    task_result, text_of, timeout_type,
 };
 use super::submission::{Options, PlanningOutcome, PlanningResult, Submission, json_or_null, read_json};
-use super::{LATE_RESULT_SIGNAL, PLAN_ACTIVITY_TYPE, REVERT_ID_PREFIX};
+use super::{LATE_RESULT_SIGNAL, PLAN_ACTIVITY_TYPE, REVERT_ID_PREFIX, time_of};
 use crate::plan::{Plan, PlanTask};
 
 /// An orchestration as its journal shows it.
@@ -85,7 +86,9 @@ enum Node {
 struct Task {
     scheduled: bool,
     history: Vec<Happened<TaskStatus>>,
-    attempts_shown: i32,
+    attempts: i32,
+    /// Whether the attempt before the last gave no answer in time.
+    timed_out_before: bool,
     output: Option<Value>,
     abort_payload: Option<Value>,
     interim: Vec<(Timestamp, Value)>,
@@ -137,7 +140,7 @@ enum RevertProgress {
 
 impl Task {
     fn push(&mut self, status: TaskStatus, at: Timestamp, error: Option<String>) {
-        let attempt = self.attempts_shown;
+        let attempt = self.attempts;
         self.history.push(Happened { status, at, attempt, error });
     }
 
@@ -182,7 +185,7 @@ impl View {
         let mut view = Self::begin(first.event()?)?;
         for record in rest {
             match record {
-                Record::Event(event) => view.apply_event(event, Timestamp(record.at())),
+                Record::Event(event) => view.apply_event(event, time_of(event)),
                 Record::Note(note) => view.apply_note(note),
             }
         }
@@ -196,7 +199,7 @@ impl View {
 
     fn begin(event: &HistoryEvent) -> Option<Self> {
         let Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) = &event.attributes else { return None };
-        let at = Timestamp(Record::Event(Box::new(HistoryEvent { event_time: event.event_time, ..Default::default() })).at());
+        let at = time_of(event);
         let submission = read_json::<Submission>(started.input.as_ref()).ok();
         let options = submission.as_ref().map(|s| s.options.bounded()).unwrap_or_default();
         let plan = submission.as_ref().and_then(|s| s.plan.clone());
@@ -285,7 +288,7 @@ impl View {
             },
             Attributes::ActivityTaskTimedOutEventAttributes(a) => match self.nodes.get(&a.scheduled_event_id) {
                 Some(&Node::Task(task)) => {
-                    let started = self.tasks[task].attempts_shown > 0;
+                    let started = self.tasks[task].attempts > 0;
                     let unknown = ends_unknown(started, a.failure.as_ref());
                     let status = if unknown { TaskStatus::Unknown } else { TaskStatus::Failed };
                     self.tasks[task].push(status, at, Some(failure_text(a.failure.as_ref())));
@@ -295,7 +298,15 @@ impl View {
             },
             Attributes::ActivityTaskCanceledEventAttributes(a) => {
                 if let Some(&Node::Task(task)) = self.nodes.get(&a.scheduled_event_id) {
-                    self.tasks[task].push(TaskStatus::Cancelled, at, None);
+                    let unknown = self.tasks[task].timed_out_before;
+                    let status = if unknown { TaskStatus::Unknown } else { TaskStatus::Cancelled };
+                    self.tasks[task].push(status, at, None);
+                }
+            }
+            // Attempts are noted when they start; the late event only repeats the last one, and says what was before it.
+            Attributes::ActivityTaskStartedEventAttributes(a) => {
+                if let Some(&Node::Task(task)) = self.nodes.get(&a.scheduled_event_id) {
+                    self.tasks[task].timed_out_before = timeout_type(a.last_failure.as_ref()) != TimeoutType::Unspecified;
                 }
             }
             Attributes::WorkflowExecutionSignaledEventAttributes(a) if a.signal_name == LATE_RESULT_SIGNAL => {
@@ -319,7 +330,6 @@ impl View {
             Attributes::WorkflowExecutionTimedOutEventAttributes(_) => {
                 self.close(at, Some("the run timed out".to_owned()));
             }
-            // Attempts are noted when they start; the late ActivityTaskStarted only repeats it.
             _ => {}
         }
     }
@@ -353,7 +363,7 @@ impl View {
     fn attempt_started(&mut self, scheduled_event_id: i64, attempt: i32, at: Timestamp) {
         match self.nodes.get(&scheduled_event_id) {
             Some(&Node::Task(task)) => {
-                self.tasks[task].attempts_shown = attempt;
+                self.tasks[task].attempts = attempt;
                 self.tasks[task].push(TaskStatus::Processing, at, None);
             }
             Some(&Node::Revert(task)) => {

@@ -167,6 +167,14 @@ impl<'a> Schema<'a> {
         }
     }
 
+    /// As the only alternative.
+    pub fn any_of(self) -> AnyOf<'a> {
+        AnyOf {
+            root: self.root,
+            schemas: vec![self.at],
+        }
+    }
+
     /// The types its values may have.
     pub fn types(self) -> TypeSet {
         self.types_within(&Cell::new(VISITS_MAX))

@@ -166,6 +166,7 @@ impl Connection {
             return End::Close(RESTART, "the engine is shutting down");
         }
         loop {
+            let next_tick = self.until_next_tick();
             let step = tokio::select! {
                 stopped = self.stop.changed() => match stopped {
                     Ok(()) if !*self.stop.borrow() => Ok(()),
@@ -180,7 +181,7 @@ impl Connection {
                     Some(dispatch) => self.send_work(dispatch, attached).await,
                     None => Err(End::Close(RESTART, "the engine is shutting down")),
                 },
-                () = seams::sleep(self.until_next_tick()) => self.tick().await,
+                () = seams::sleep(next_tick) => self.tick().await,
             };
             if let Err(end) = step {
                 return end;

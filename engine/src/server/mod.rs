@@ -1,0 +1,285 @@
+//! The engine as a process: settings, store, engine, workers and listeners, put together and taken apart in order.
+//!
+//! ```text
+//!  start: settings -> logs -> listener -> store -> registry -> engine -> outbox, planner -> HTTP
+//!  stop:  SIGTERM or SIGINT -> no new work, sockets closed -> HTTP drained -> engine: last commits -> store
+//!         a second signal ends the process at once
+//! ```
+//!
+//! Invariant: a graceful stop cancels nothing; running work goes on at the next start.
+
+mod http;
+mod logging;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use orchestrion_history::store::{RocksStore, RocksStoreOptions, Store, StoreError};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::api::orra::{Admission, Api, ApiParts, OpenSockets, router};
+use crate::cli::ServeArgs;
+use crate::config::{ConfigError, Settings, Sources};
+use crate::engine::{Engine, EngineOptions};
+use crate::outbox::{Notifier, Outbox, Worker};
+use crate::registry::ids::{IdSource, KeyDigest, OsIds};
+use crate::registry::{Registrar, Registry};
+use crate::seams::{self, Clock, SystemChance, SystemClock};
+
+/// The store's folder within the data folder.
+const STORE_FOLDER: &str = "store";
+/// What a shell shows of a process that a second signal ended.
+const EXIT_CODE_INTERRUPTED: i32 = 130;
+
+/// Who the engine is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The user of this machine: loopback only, anybody creates projects.
+    Dev,
+    /// Others: creating projects takes the admin key.
+    Server,
+}
+
+/// Why the engine does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `dev` listens on loopback only.
+    #[error("setting {setting} is {address}: dev listens on this machine only, use an address such as 127.0.0.1:{}, or the server command", address.port())]
+    NotLoopback {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        address: SocketAddr,
+    },
+    /// `server` wants an admin key.
+    #[error("setting admin_key is not set: give an admin key in ORCHESTRION_ADMIN_KEY or with --admin-key, or let anybody create projects with --open")]
+    NoAdminKey,
+    /// The port is taken, or the address is not ours.
+    #[error("cannot listen on {address}: {source}; choose another with --http-addr")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error("the data folder {folder:?} cannot be used: {source}")]
+    DataFolder {
+        /// Which.
+        folder: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store does not open or does not recover.
+    #[error("the data folder {folder:?} cannot be opened: {source}")]
+    Store {
+        /// Which.
+        folder: PathBuf,
+        /// Why.
+        source: StoreError,
+    },
+    /// Something of the process does not start.
+    #[error("{what} cannot start: {why}")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+}
+
+/// Runs the engine until it is told to stop.
+pub async fn run(mode: Mode, args: ServeArgs) -> Result<(), ServerError> {
+    let settings = Settings::load(&Sources::of_process(args.config.as_deref(), flags(&args))?)?;
+    let admission = admission(mode, &settings)?;
+    logging::start(&settings.log);
+    let mut signals = Signals::new()?;
+    let address = settings.http_addr;
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
+    let address = listener.local_addr().unwrap_or(address);
+    let running = Running::start(settings, admission, listener).await?;
+    announce(mode, address, &running.settings.data_dir);
+    signals.first().await;
+    tracing::info!("stopping: a second signal ends it at once");
+    seams::spawn(async move {
+        signals.first().await;
+        std::process::exit(EXIT_CODE_INTERRUPTED);
+    });
+    running.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn flags(args: &ServeArgs) -> Vec<(&'static str, String)> {
+    let mut flags = Vec::new();
+    flags.extend(args.data_dir.as_ref().map(|dir| ("data_dir", dir.display().to_string())));
+    flags.extend(args.http_addr.map(|address| ("http_addr", address.to_string())));
+    flags.extend(args.grpc_addr.map(|address| ("grpc_addr", address.to_string())));
+    flags.extend(args.admin_key.as_ref().map(|key| ("admin_key", key.clone())));
+    flags.extend(args.open.then(|| ("allow_open_registration", "true".to_owned())));
+    flags
+}
+
+fn admission(mode: Mode, settings: &Settings) -> Result<Admission, ServerError> {
+    match (mode, &settings.admin_key) {
+        (Mode::Dev, _) => {
+            for (setting, address) in [("http_addr", settings.http_addr), ("grpc_addr", settings.grpc_addr)] {
+                if !address.ip().is_loopback() {
+                    return Err(ServerError::NotLoopback { setting, address });
+                }
+            }
+            Ok(Admission::Open)
+        }
+        (Mode::Server, _) if settings.allow_open_registration => Ok(Admission::Open),
+        (Mode::Server, None) => Err(ServerError::NoAdminKey),
+        (Mode::Server, Some(key)) => Ok(Admission::Key(KeyDigest::of(key.reveal()))),
+    }
+}
+
+fn announce(mode: Mode, address: SocketAddr, data_dir: &Path) {
+    let mode = match mode {
+        Mode::Dev => "dev",
+        Mode::Server => "server",
+    };
+    let data_dir = data_dir.display();
+    // Nobody may be reading standard output; the engine runs all the same.
+    let _ = writeln!(std::io::stdout(), "orchestrion {mode} listens on http://{address}, data in {data_dir}");
+    tracing::info!(mode, %address, %data_dir, version = env!("CARGO_PKG_VERSION"), "ready");
+}
+
+/// Everything that runs.
+struct Running {
+    settings: Settings,
+    engine: Engine,
+    stop: watch::Sender<bool>,
+    sockets: OpenSockets,
+    http: tokio::task::JoinHandle<()>,
+    outbox: tokio::task::JoinHandle<()>,
+}
+
+impl Running {
+    async fn start(settings: Settings, admission: Admission, listener: TcpListener) -> Result<Self, ServerError> {
+        let folder = settings.data_dir.clone();
+        let unusable = |source| ServerError::DataFolder { folder: folder.clone(), source };
+        std::fs::create_dir_all(&folder).map_err(unusable)?;
+        let unopened = |source| ServerError::Store { folder: folder.clone(), source };
+        let options = EngineOptions {
+            retention: settings.retention.closed_runs,
+            retention_sweep: settings.retention.sweep_interval,
+            ..EngineOptions::default()
+        };
+        let store_options = RocksStoreOptions { shards: options.shards, ..RocksStoreOptions::default() };
+        let store = RocksStore::open(folder.join(STORE_FOLDER), store_options).map_err(unopened)?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let registry = Registry::load(&*store).map_err(unopened)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let ids: Arc<dyn IdSource> = Arc::new(OsIds);
+        let (notifier, committed) = Notifier::new();
+        let outbox = Outbox::new(registry.clone(), notifier);
+        let engine = Engine::start(store, clock.clone(), Box::new(SystemChance), Box::new(outbox), options)
+            .map_err(unopened)?;
+        let handle = engine.handle();
+        let (stop, stopped) = watch::channel(false);
+        let worker = Worker::new(
+            handle.clone(),
+            registry.clone(),
+            settings.outbox.clone(),
+            settings.retention.deliveries,
+            clock.clone(),
+            ids.clone(),
+        )
+        .map_err(|e| ServerError::Start { what: "the delivery of webhooks", why: e.to_string() })?;
+        let outbox = seams::spawn(worker.run(committed, stopped.clone()));
+        let sockets = OpenSockets::default();
+        let api = Api::new(ApiParts {
+            registrar: Registrar::new(registry, handle.clone(), ids.clone(), clock.clone()),
+            handle,
+            settings: settings.clone(),
+            clock,
+            ids,
+            admission,
+            stop: stopped.clone(),
+            sockets: sockets.clone(),
+            metrics: logging::metrics(),
+        });
+        let http = seams::spawn(http::serve(listener, router(api), settings.http.clone(), stopped));
+        Ok(Self { settings, engine, stop, sockets, http, outbox })
+    }
+
+    /// Stops in order; what does not end within the budget is cut off.
+    async fn stop(self) {
+        let Self { settings, engine, stop, sockets, http, outbox } = self;
+        // Whoever listens stops; when nobody does, everything has ended already.
+        let _ = stop.send(true);
+        let drained = async {
+            sockets.all_closed().await;
+            // A panic in a task was reported when it happened.
+            let _ = http.await;
+            let _ = outbox.await;
+        };
+        if tokio::time::timeout(settings.shutdown_budget, drained).await.is_err() {
+            tracing::warn!("not everything ended within the shutdown budget: it is cut off");
+        }
+        if tokio::task::spawn_blocking(move || engine.stop()).await.is_err() {
+            tracing::error!("the engine did not stop cleanly; what it had committed is safe");
+        }
+    }
+}
+
+/// The signals that ask for a stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, ServerError> {
+        let listen = |kind| {
+            signal(kind).map_err(|e| ServerError::Start { what: "the listening for signals", why: e.to_string() })
+        };
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn first(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn dev_stays_on_this_machine() {
+        let outside = Settings { http_addr: "0.0.0.0:8005".parse().unwrap(), ..Settings::default() };
+        let error = admission(Mode::Dev, &outside).unwrap_err().to_string();
+        assert!(error.contains("http_addr") && error.contains("127.0.0.1:8005"), "{error}");
+        assert_eq!(admission(Mode::Dev, &Settings::default()).unwrap(), Admission::Open);
+    }
+
+    #[test]
+    fn a_server_wants_an_admin_key_or_to_be_told() {
+        let settings = |key: Option<&str>, open| Settings {
+            admin_key: key.map(Secret::new),
+            allow_open_registration: open,
+            ..Settings::default()
+        };
+        assert!(matches!(admission(Mode::Server, &settings(None, false)), Err(ServerError::NoAdminKey)));
+        assert_eq!(admission(Mode::Server, &settings(None, true)).unwrap(), Admission::Open);
+        let key = "an-admin-key-of-enough-letters";
+        let expected = Admission::Key(KeyDigest::of(key));
+        assert_eq!(admission(Mode::Server, &settings(Some(key), false)).unwrap(), expected);
+    }
+}
