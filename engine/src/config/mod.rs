@@ -28,6 +28,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// What an attempt of a planning may take beyond its model call: waiting for its turn, and validating.
+const PLANNING_SLACK: Duration = Duration::from_secs(30);
+
 /// A text that must not be printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -136,8 +139,6 @@ pub struct PlanningSettings {
     pub backoff_initial: Duration,
     /// The longest wait between two calls.
     pub backoff_max: Duration,
-    /// How many actions are planned at once.
-    pub concurrency: u32,
 }
 
 /// How tasks run unless a submission says otherwise.
@@ -254,10 +255,9 @@ impl Default for Settings {
             embeddings: ModelSettings::default(),
             planning: PlanningSettings {
                 attempts: 3,
-                call_timeout: 90 * SECOND,
+                call_timeout: 60 * SECOND,
                 backoff_initial: 2 * SECOND,
                 backoff_max: 10 * SECOND,
-                concurrency: 16,
             },
             tasks: TaskSettings {
                 attempt_timeout: 30 * SECOND,
@@ -328,7 +328,7 @@ impl Settings {
             planning_attempts: self.planning.attempts,
             planning_initial_ms: millis(self.planning.backoff_initial),
             planning_max_ms: millis(self.planning.backoff_max),
-            planning_timeout_ms: millis(self.planning.call_timeout),
+            planning_timeout_ms: millis(self.planning.call_timeout.saturating_add(PLANNING_SLACK)),
             late_result_wait_ms: self.tasks.late_result_wait.map(millis),
         }
         .bounded()

@@ -153,7 +153,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("planning.call_timeout", Field::Duration(|s| &mut s.planning.call_timeout)),
     setting("planning.backoff_initial", Field::Duration(|s| &mut s.planning.backoff_initial)),
     setting("planning.backoff_max", Field::Duration(|s| &mut s.planning.backoff_max)),
-    setting("planning.concurrency", Field::Count(|s| &mut s.planning.concurrency, 1, 10_000)),
 
     setting("tasks.attempt_timeout", Field::Duration(|s| &mut s.tasks.attempt_timeout)),
     setting("tasks.attempts", Field::Count(|s| &mut s.tasks.attempts, 1, 1_000_000)),

@@ -132,7 +132,11 @@ pub struct CompensationDataJson<'a> {
 impl<'a> CompensationDataJson<'a> {
     /// Of a record. Text in it that is not JSON reads as null.
     pub fn of(record: &'a CompensationFailure) -> Self {
-        Self { data: raw_or_null(&record.data_json), context: raw_or_null(&record.context_json), ttl: record.ttl_ms }
+        Self {
+            data: raw_or_null(&record.data_json),
+            context: raw_or_null(&record.context_json),
+            ttl: record.ttl_ms,
+        }
     }
 }
 
@@ -142,7 +146,12 @@ fn raw_or_null(text: &str) -> &RawValue {
 
 /// The event id of a compensation failure's webhook.
 pub fn compensation_event_id(record: &CompensationFailure) -> String {
-    format!("{}-{}-{}", record.id, record.status, Timestamp(record.at).as_millis().div_euclid(1_000))
+    format!(
+        "{}-{}-{}",
+        record.id,
+        record.status,
+        Timestamp(record.at).as_millis().div_euclid(1_000)
+    )
 }
 
 /// The JSON a compensation failure's webhook is sent.
@@ -166,7 +175,8 @@ pub fn compensation_body(record: &CompensationFailure, project_id: &str) -> Stri
 
 /// RFC 3339 in UTC with as many digits as it needs. A time no calendar has is the zero time of the wire.
 pub fn rfc3339(at: Timestamp) -> String {
-    Instant::from_nanosecond(i128::from(at.0)).map_or_else(|_| "0001-01-01T00:00:00Z".to_owned(), |at| at.to_string())
+    Instant::from_nanosecond(i128::from(at.0))
+        .map_or_else(|_| "0001-01-01T00:00:00Z".to_owned(), |at| at.to_string())
 }
 
 #[cfg(test)]
@@ -175,7 +185,11 @@ mod tests {
 
     #[test]
     fn a_completed_orchestration_reads_as_its_callers_know_it() {
-        let mut change = StatusChange::new("o_1", FinalStatus::Completed, Timestamp::from_millis(1_700_000_000_250));
+        let mut change = StatusChange::new(
+            "o_1",
+            FinalStatus::Completed,
+            Timestamp::from_millis(1_700_000_000_250),
+        );
         change.results = vec![json!({"a": 1})];
         assert_eq!(
             change.body("p_1").to_string(),
@@ -198,7 +212,15 @@ mod tests {
             ..Default::default()
         };
         let body = compensation_body(&record, "p_1");
-        assert!(body.contains(r#""compensation_data":{"data":{"b" : 1.0},"context":{},"ttl":5}"#), "{body}");
-        assert!(body.starts_with(r#"{"event_id":"c_1-expired-1700000000","type":"compensation.failed""#), "{body}");
+        assert!(
+            body.contains(r#""compensation_data":{"data":{"b" : 1.0},"context":{},"ttl":5}"#),
+            "{body}"
+        );
+        assert!(
+            body.starts_with(
+                r#"{"event_id":"c_1-expired-1700000000","type":"compensation.failed""#
+            ),
+            "{body}"
+        );
     }
 }

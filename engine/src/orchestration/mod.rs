@@ -64,7 +64,9 @@ pub fn sdk_metadata() -> WorkflowTaskCompletedMetadata {
 /// When an event happened.
 fn time_of(event: &HistoryEvent) -> Timestamp {
     let nanos = |at: &orchestrion_proto::prost_wkt_types::Timestamp| {
-        at.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(at.nanos))
+        at.seconds
+            .saturating_mul(1_000_000_000)
+            .saturating_add(i64::from(at.nanos))
     };
     Timestamp(event.event_time.as_ref().map_or(0, nanos))
 }

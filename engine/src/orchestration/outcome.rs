@@ -66,17 +66,27 @@ pub(super) fn task_result(result: Option<&Payloads>) -> Result<TaskResult, Strin
 fn parse_task_result(text: &[u8]) -> Result<TaskResult, String> {
     let parsed: TaskResultJson<'_> = serde_json::from_slice(text).map_err(|e| e.to_string())?;
     let compensation = parsed.compensation.map(|compensation| Compensation {
-        data: compensation.data.map_or("null", RawValue::get).as_bytes().to_vec(),
+        data: compensation
+            .data
+            .map_or("null", RawValue::get)
+            .as_bytes()
+            .to_vec(),
         // A float beyond the range saturates; not a number and negative ones become 0, which has expired.
         ttl_ms: compensation.ttl.map_or(TTL_MS_DEFAULT, |ms| ms as u64),
     });
-    Ok(TaskResult { output: parsed.task, compensation })
+    Ok(TaskResult {
+        output: parsed.task,
+        compensation,
+    })
 }
 
 /// Reads a late result's signal: the task's id and its result. Anything else is nobody's late result.
 pub(super) fn late_result(input: Option<&Payloads>) -> Option<(String, TaskResult)> {
     let parsed: LateResultJson<'_> = serde_json::from_slice(json_text(input).ok()?).ok()?;
-    Some((parsed.task, parse_task_result(parsed.result.get().as_bytes()).ok()?))
+    Some((
+        parsed.task,
+        parse_task_result(parsed.result.get().as_bytes()).ok()?,
+    ))
 }
 
 /// How an undoing ended.
@@ -128,7 +138,10 @@ pub(super) struct RevertOutcome {
 
 impl RevertOutcome {
     pub(super) fn new(status: RevertStatus, error: impl Into<Option<String>>) -> Self {
-        Self { status, error: error.into() }
+        Self {
+            status,
+            error: error.into(),
+        }
     }
 
     /// Reads `{"status":"completed"|"partial"|"failed"|"expired","error"?}`. A handler that returns nothing has completed.
@@ -139,17 +152,29 @@ impl RevertOutcome {
         match answer.get("status").and_then(Value::as_str) {
             None | Some("completed") => Self::new(RevertStatus::Completed, None),
             Some("partial") => Self::new(RevertStatus::Partial, error),
-            Some("expired") => Self::new(RevertStatus::Expired, because("the service says that it is too late")),
-            Some("failed") => Self::new(RevertStatus::Failed, because("the service gave no reason")),
-            Some(other) => {
-                Self::new(RevertStatus::Failed, because(&format!("the service answered with the unknown status {other:?}")))
+            Some("expired") => Self::new(
+                RevertStatus::Expired,
+                because("the service says that it is too late"),
+            ),
+            Some("failed") => {
+                Self::new(RevertStatus::Failed, because("the service gave no reason"))
             }
+            Some(other) => Self::new(
+                RevertStatus::Failed,
+                because(&format!(
+                    "the service answered with the unknown status {other:?}"
+                )),
+            ),
         }
     }
 
     /// Of a revert that failed for good. Without time for another attempt it has expired.
     pub(super) fn of_failure(failure: Option<&Failure>, retry_state: RetryState) -> Self {
-        let status = if retry_state == RetryState::Timeout { RevertStatus::Expired } else { RevertStatus::Failed };
+        let status = if retry_state == RetryState::Timeout {
+            RevertStatus::Expired
+        } else {
+            RevertStatus::Failed
+        };
         Self::new(status, failure_text(failure))
     }
 
@@ -157,7 +182,9 @@ impl RevertOutcome {
     pub(super) fn of_timeout(failure: Option<&Failure>) -> Self {
         let status = match timeout_type(failure) {
             TimeoutType::ScheduleToClose | TimeoutType::ScheduleToStart => RevertStatus::Expired,
-            TimeoutType::StartToClose | TimeoutType::Heartbeat | TimeoutType::Unspecified => RevertStatus::Unknown,
+            TimeoutType::StartToClose | TimeoutType::Heartbeat | TimeoutType::Unspecified => {
+                RevertStatus::Unknown
+            }
         };
         Self::new(status, failure_text(failure))
     }
@@ -185,7 +212,9 @@ pub(super) fn failure_text(failure: Option<&Failure>) -> String {
 pub(super) fn abort_payload(failure: Option<&Failure>) -> Option<Value> {
     match &failure?.failure_info {
         Some(FailureInfo::ApplicationFailureInfo(info)) if info.r#type == ABORT_FAILURE_TYPE => {
-            Some(json_or_null(info.details.as_ref().and_then(|d| d.payloads.first())))
+            Some(json_or_null(
+                info.details.as_ref().and_then(|d| d.payloads.first()),
+            ))
         }
         _ => None,
     }
@@ -200,12 +229,18 @@ pub(super) fn timeout_type(failure: Option<&Failure>) -> TimeoutType {
 
 /// Whether a task that timed out for good may have been done all the same.
 pub(super) fn ends_unknown(started: bool, failure: Option<&Failure>) -> bool {
-    started || !matches!(timeout_type(failure), TimeoutType::ScheduleToStart | TimeoutType::ScheduleToClose)
+    started
+        || !matches!(
+            timeout_type(failure),
+            TimeoutType::ScheduleToStart | TimeoutType::ScheduleToClose
+        )
 }
 
 /// What a value says when it stands in a sentence: a string as it is, the rest as JSON.
 pub(super) fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[cfg(test)]
@@ -215,8 +250,11 @@ mod tests {
 
     #[test]
     fn compensation_data_is_kept_byte_for_byte() {
-        let text = br#"{"task":{"ok":true},"compensation":{"data":{"b" : 1.0,  "a":1e3},"ttl":5000}}"#;
-        let payloads = Payloads { payloads: vec![raw_json_payload(text.to_vec())] };
+        let text =
+            br#"{"task":{"ok":true},"compensation":{"data":{"b" : 1.0,  "a":1e3},"ttl":5000}}"#;
+        let payloads = Payloads {
+            payloads: vec![raw_json_payload(text.to_vec())],
+        };
         let result = task_result(Some(&payloads)).unwrap();
         let compensation = result.compensation.unwrap();
         assert_eq!(compensation.data, br#"{"b" : 1.0,  "a":1e3}"#);
@@ -226,7 +264,9 @@ mod tests {
     #[test]
     fn a_result_without_a_task_is_none() {
         for text in ["{}", "[]", "7", r#"{"result":1}"#] {
-            let payloads = Payloads { payloads: vec![raw_json_payload(text.as_bytes().to_vec())] };
+            let payloads = Payloads {
+                payloads: vec![raw_json_payload(text.as_bytes().to_vec())],
+            };
             assert!(task_result(Some(&payloads)).is_err(), "{text}");
         }
         assert!(task_result(None).is_err());
@@ -236,11 +276,26 @@ mod tests {
     #[test]
     fn a_revert_that_says_failed_has_failed() {
         let status = |value: Value| RevertOutcome::of_result(Some(&json_payloads(&value))).status;
-        assert_eq!(status(serde_json::json!({"status":"failed"})), RevertStatus::Failed);
-        assert_eq!(status(serde_json::json!({"status":"expired"})), RevertStatus::Expired);
-        assert_eq!(status(serde_json::json!({"status":"partial","partial":{}})), RevertStatus::Partial);
-        assert_eq!(status(serde_json::json!({"status":"done?"})), RevertStatus::Failed);
+        assert_eq!(
+            status(serde_json::json!({"status":"failed"})),
+            RevertStatus::Failed
+        );
+        assert_eq!(
+            status(serde_json::json!({"status":"expired"})),
+            RevertStatus::Expired
+        );
+        assert_eq!(
+            status(serde_json::json!({"status":"partial","partial":{}})),
+            RevertStatus::Partial
+        );
+        assert_eq!(
+            status(serde_json::json!({"status":"done?"})),
+            RevertStatus::Failed
+        );
         assert_eq!(status(Value::Null), RevertStatus::Completed);
-        assert_eq!(RevertOutcome::of_result(None).status, RevertStatus::Completed);
+        assert_eq!(
+            RevertOutcome::of_result(None).status,
+            RevertStatus::Completed
+        );
     }
 }

@@ -20,7 +20,9 @@ use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
 
 use super::PLANNER_QUEUE;
-use super::submission::{PlanningOutcome, PlanningResult, Submission, json_or_null, json_payloads, read_json};
+use super::submission::{
+    PlanningOutcome, PlanningResult, Submission, json_or_null, json_payloads, read_json,
+};
 use crate::engine::handle::{CallError, Dispatch, Handle, Session, SessionId, Target};
 use crate::plan::Service;
 use crate::planner::{Answer, PlanError, PlanRequest, Planned, Planner};
@@ -40,7 +42,9 @@ pub async fn serve(
     planner: Arc<Planner>,
     services: impl Fn(&Namespace) -> Vec<Service> + Send + Sync + 'static,
 ) {
-    let Some(mut session) = attach(&handle).await else { return };
+    let Some(mut session) = attach(&handle).await else {
+        return;
+    };
     let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -55,9 +59,13 @@ pub async fn serve(
 
 /// `None` when the engine stops.
 async fn attach(handle: &Handle) -> Option<Session> {
-    let queue = TaskQueueName::parse(PLANNER_QUEUE).expect("the name of the planner's queue is a name");
+    let queue =
+        TaskQueueName::parse(PLANNER_QUEUE).expect("the name of the planner's queue is a name");
     loop {
-        match handle.attach(None, queue.clone(), IDENTITY.to_owned(), WINDOW).await {
+        match handle
+            .attach(None, queue.clone(), IDENTITY.to_owned(), WINDOW)
+            .await
+        {
             Ok(session) => return Some(session),
             Err(CallError::ShuttingDown) => return None,
             Err(error) => {
@@ -87,17 +95,35 @@ async fn work(
             };
             answer_of(planner.plan_once(request).await, task.attempt)
         }
-        Err(bad) => Err(failure("Refused", format!("the submission cannot be read: {bad}"), None)),
+        Err(bad) => Err(failure(
+            "Refused",
+            format!("the submission cannot be read: {bad}"),
+            None,
+        )),
     };
-    let activity = ActivityRef::Attempt { scheduled_event_id: task.scheduled_event_id, attempt: task.attempt };
+    let activity = ActivityRef::Attempt {
+        scheduled_event_id: task.scheduled_event_id,
+        attempt: task.attempt,
+    };
     let identity = IDENTITY.to_owned();
     let request = match answer {
-        Ok(result) => Request::CompleteActivity(Box::new(CompleteActivity { activity, result: Some(result), identity })),
-        Err(failure) => {
-            Request::FailActivity(Box::new(FailActivity { activity, failure, identity, last_heartbeat: None }))
-        }
+        Ok(result) => Request::CompleteActivity(Box::new(CompleteActivity {
+            activity,
+            result: Some(result),
+            identity,
+        })),
+        Err(failure) => Request::FailActivity(Box::new(FailActivity {
+            activity,
+            failure: *failure,
+            identity,
+            last_heartbeat: None,
+        })),
     };
-    let target = Target { namespace: task.namespace, workflow_id: task.workflow_id, run_id: Some(task.run_id) };
+    let target = Target {
+        namespace: task.namespace,
+        workflow_id: task.workflow_id,
+        run_id: Some(task.run_id),
+    };
     offer(handle, &target, request).await;
     handle.release(session);
 }
@@ -127,14 +153,20 @@ async fn offer(handle: &Handle, target: &Target, request: Request) {
     tracing::warn!(%workflow_id, "the engine did not take an answer of the planner; the attempt will time out");
 }
 
-fn answer_of(planned: Result<Planned, PlanError>, attempt: i32) -> Result<Payloads, Failure> {
+fn answer_of(planned: Result<Planned, PlanError>, attempt: i32) -> Result<Payloads, Box<Failure>> {
     match planned {
         Ok(planned) => {
             let (outcome, plan, reason) = match planned.answer {
                 Answer::Planned(plan) => (PlanningOutcome::Planned, Some(plan), None),
-                Answer::NotActionable(reason) => (PlanningOutcome::NotActionable, None, Some(reason)),
+                Answer::NotActionable(reason) => {
+                    (PlanningOutcome::NotActionable, None, Some(reason))
+                }
             };
-            let verdict = if plan.is_some() { "valid" } else { "not actionable" };
+            let verdict = if plan.is_some() {
+                "valid"
+            } else {
+                "not actionable"
+            };
             Ok(json_payloads(&PlanningResult {
                 outcome,
                 plan,
@@ -148,7 +180,11 @@ fn answer_of(planned: Result<Planned, PlanError>, attempt: i32) -> Result<Payloa
                 verdict: verdict.to_owned(),
             }))
         }
-        Err(error) => Err(failure(kind_of(&error), error.to_string(), error.feedback())),
+        Err(error) => Err(failure(
+            kind_of(&error),
+            error.to_string(),
+            error.feedback(),
+        )),
     }
 }
 
@@ -163,7 +199,7 @@ fn kind_of(error: &PlanError) -> &'static str {
 }
 
 /// The details carry what the next attempt is told, the message what people read.
-fn failure(kind: &str, message: String, feedback: Option<String>) -> Failure {
+fn failure(kind: &str, message: String, feedback: Option<String>) -> Box<Failure> {
     let info = ApplicationFailureInfo {
         r#type: kind.to_owned(),
         non_retryable: kind == "Refused",
@@ -171,22 +207,34 @@ fn failure(kind: &str, message: String, feedback: Option<String>) -> Failure {
         ..Default::default()
     };
     let failure_info = Some(FailureInfo::ApplicationFailureInfo(info));
-    Failure { message, source: "planner".to_owned(), failure_info, ..Default::default() }
+    Box::new(Failure {
+        message,
+        source: "planner".to_owned(),
+        failure_info,
+        ..Default::default()
+    })
 }
 
 /// What was wrong with the plan of the attempt before.
 fn feedback_of(last_failure: Option<&Failure>) -> Option<String> {
-    let Some(FailureInfo::ApplicationFailureInfo(info)) = &last_failure?.failure_info else { return None };
+    let Some(FailureInfo::ApplicationFailureInfo(info)) = &last_failure?.failure_info else {
+        return None;
+    };
     let feedback = json_or_null(info.details.as_ref()?.payloads.first());
     feedback.as_str().map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
+    use orchestrion_history::ids::{RunId, Timestamp, WorkflowId};
+    use orchestrion_history::request::Rejection;
     use serde_json::Map;
 
     use super::*;
+    use crate::engine::call::{Call, ReplyTo};
+    use crate::orchestration::{Action, PLAN_ACTIVITY_ID, PLAN_ACTIVITY_TYPE, WORKFLOW_TYPE};
     use crate::plan::Plan;
+    use crate::planner::builtin::BuiltinPlanner;
 
     fn planned(answer: Answer) -> Planned {
         Planned {
@@ -202,21 +250,39 @@ mod tests {
 
     #[test]
     fn a_plan_is_recorded_with_how_it_came_about() {
-        let plan = Plan { task_zero: Map::new(), tasks: Vec::new(), parallel_groups: Vec::new() };
+        let plan = Plan {
+            task_zero: Map::new(),
+            tasks: Vec::new(),
+            parallel_groups: Vec::new(),
+        };
         let answer = answer_of(Ok(planned(Answer::Planned(plan.clone()))), 2).unwrap();
         let result: PlanningResult = read_json(Some(&answer)).unwrap();
-        assert_eq!((result.outcome, result.plan, result.tries), (PlanningOutcome::Planned, Some(plan), 2));
-        assert_eq!((result.model.as_str(), result.verdict.as_str()), ("m-1", "valid"));
+        assert_eq!(
+            (result.outcome, result.plan, result.tries),
+            (PlanningOutcome::Planned, Some(plan), 2)
+        );
+        assert_eq!(
+            (result.model.as_str(), result.verdict.as_str()),
+            ("m-1", "valid")
+        );
 
-        let answer = answer_of(Ok(planned(Answer::NotActionable("no baker".to_owned()))), 1).unwrap();
+        let answer =
+            answer_of(Ok(planned(Answer::NotActionable("no baker".to_owned()))), 1).unwrap();
         let result: PlanningResult = read_json(Some(&answer)).unwrap();
-        assert_eq!((result.outcome, result.reason.as_deref()), (PlanningOutcome::NotActionable, Some("no baker")));
+        assert_eq!(
+            (result.outcome, result.reason.as_deref()),
+            (PlanningOutcome::NotActionable, Some("no baker"))
+        );
     }
 
     #[test]
     fn the_next_attempt_is_told_what_was_wrong_with_a_plan_and_not_what_was_wrong_with_the_line() {
-        let failed = answer_of(Err(PlanError::Malformed("it is no JSON".to_owned())), 1).unwrap_err();
-        assert_eq!(failed.message, "the planner's answer is no plan: it is no JSON");
+        let failed =
+            answer_of(Err(PlanError::Malformed("it is no JSON".to_owned())), 1).unwrap_err();
+        assert_eq!(
+            failed.message,
+            "the planner's answer is no plan: it is no JSON"
+        );
         assert_eq!(feedback_of(Some(&failed)).as_deref(), Some("it is no JSON"));
         let failed = answer_of(Err(PlanError::Unavailable("503".to_owned())), 1).unwrap_err();
         assert_eq!(feedback_of(Some(&failed)), None);
@@ -229,7 +295,120 @@ mod tests {
             Some(FailureInfo::ApplicationFailureInfo(info)) => (info.r#type, info.non_retryable),
             _ => panic!("it is an application failure"),
         };
-        assert_eq!(of(PlanError::Refused("the key is wrong".to_owned())), ("Refused".to_owned(), true));
-        assert_eq!(of(PlanError::TimedOut { limit_ms: 5 }), ("TimedOut".to_owned(), false));
+        assert_eq!(
+            of(PlanError::Refused("the key is wrong".to_owned())),
+            ("Refused".to_owned(), true)
+        );
+        assert_eq!(
+            of(PlanError::TimedOut { limit_ms: 5 }),
+            ("TimedOut".to_owned(), false)
+        );
+    }
+
+    /// An engine that refuses the first answer and takes the second.
+    #[tokio::test]
+    async fn an_attempt_is_answered_before_its_slot_is_given_back() {
+        let (inbox, calls) = crossbeam_channel::bounded(16);
+        let store = Arc::new(orchestrion_history::store::MemoryStore::default());
+        let handle = Handle {
+            inbox,
+            store,
+            shards: 1,
+        };
+        let engine = std::thread::spawn(move || {
+            let next = || calls.recv().expect("the planner calls");
+            let Call::Attach {
+                namespace,
+                queue,
+                poller,
+                reply,
+            } = next()
+            else {
+                panic!("it attaches")
+            };
+            assert_eq!((namespace, queue.as_str()), (None, PLANNER_QUEUE));
+            reply.send(SessionId(7)).expect("it waits for its session");
+            poller.tasks.send(dispatch()).expect("it waits for tasks");
+            let Call::Request {
+                reply: ReplyTo::Caller(reply),
+                ..
+            } = next()
+            else {
+                panic!("it answers")
+            };
+            let busy = CallError::Unavailable("the disk is full".to_owned());
+            reply.send(Err(busy)).expect("it waits for the commit");
+            let Call::Request {
+                target,
+                request,
+                reply: ReplyTo::Caller(reply),
+            } = next()
+            else {
+                panic!("it answers again")
+            };
+            assert_eq!(target.run_id, Some(RunId([1; 16])));
+            reply
+                .send(Err(CallError::Rejected(Rejection::Closed)))
+                .expect("it waits for the commit");
+            let Call::Release { session } = next() else {
+                panic!("it gives its slot back")
+            };
+            assert_eq!(session, SessionId(7));
+            *request
+        });
+        let planner = Arc::new(Planner::Builtin(BuiltinPlanner));
+        serve(handle, planner, |namespace| {
+            assert_eq!(namespace.as_str(), "p_1");
+            Vec::new()
+        })
+        .await;
+        let Ok(Request::CompleteActivity(complete)) = engine.join() else {
+            panic!("a planning completes")
+        };
+        assert_eq!(
+            complete.activity,
+            ActivityRef::Attempt {
+                scheduled_event_id: 5,
+                attempt: 1
+            }
+        );
+        let result: PlanningResult = read_json(complete.result.as_ref()).unwrap();
+        assert_eq!(
+            result.outcome,
+            PlanningOutcome::NotActionable,
+            "there are no services"
+        );
+    }
+
+    fn dispatch() -> Dispatch {
+        let submission = Submission {
+            action: Action {
+                content: "bake bread".to_owned(),
+                ..Default::default()
+            },
+            data: Vec::new(),
+            plan: None,
+            options: Default::default(),
+        };
+        Dispatch {
+            namespace: Namespace::parse("p_1").unwrap(),
+            workflow_id: WorkflowId::parse("o_1").unwrap(),
+            run_id: RunId([1; 16]),
+            workflow_type: WORKFLOW_TYPE.to_owned(),
+            scheduled_event_id: 5,
+            attempt: 1,
+            activity_id: PLAN_ACTIVITY_ID.to_owned(),
+            activity_type: PLAN_ACTIVITY_TYPE.to_owned(),
+            input: Some(json_payloads(&submission)),
+            header: None,
+            heartbeat_details: None,
+            last_failure: None,
+            scheduled_at: Timestamp::ZERO,
+            attempt_scheduled_at: Timestamp::ZERO,
+            started_at: Timestamp::ZERO,
+            start_to_close: Duration::ZERO,
+            schedule_to_close: Duration::ZERO,
+            heartbeat: Duration::ZERO,
+        }
     }
 }

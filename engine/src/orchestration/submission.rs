@@ -111,14 +111,21 @@ impl Options {
         let time = |ms: u64| ms.clamp(1, Self::TIME_MS_MAX);
         let attempts = |n: u32| n.clamp(1, Self::ATTEMPTS_MAX);
         let task_timeout_ms = time(self.task_timeout_ms);
-        let (retry_initial_ms, compensation_initial_ms) = (time(self.retry_initial_ms), time(self.compensation_initial_ms));
+        let (retry_initial_ms, compensation_initial_ms) = (
+            time(self.retry_initial_ms),
+            time(self.compensation_initial_ms),
+        );
         let planning_initial_ms = time(self.planning_initial_ms);
         Self {
             task_timeout_ms,
             grace_ms: self.grace_ms.min(Self::TIME_MS_MAX),
             task_attempts: attempts(self.task_attempts),
             retry_initial_ms,
-            retry_factor: if self.retry_factor >= 1.0 { self.retry_factor.min(1_000.0) } else { 1.0 },
+            retry_factor: if self.retry_factor >= 1.0 {
+                self.retry_factor.min(1_000.0)
+            } else {
+                1.0
+            },
             retry_max_ms: time(self.retry_max_ms).max(retry_initial_ms),
             compensation_attempts: attempts(self.compensation_attempts),
             compensation_initial_ms,
@@ -218,12 +225,16 @@ pub fn raw_json_payload(text: Vec<u8>) -> Payload {
 
 /// One `json/plain` payload, as arguments and results carry it.
 pub fn json_payloads<T: Serialize + ?Sized>(value: &T) -> Payloads {
-    Payloads { payloads: vec![json_payload(value)] }
+    Payloads {
+        payloads: vec![json_payload(value)],
+    }
 }
 
 /// The JSON text of the first payload.
 pub fn json_text(payloads: Option<&Payloads>) -> Result<&[u8], BadPayload> {
-    let payload = payloads.and_then(|p| p.payloads.first()).ok_or(BadPayload::Missing)?;
+    let payload = payloads
+        .and_then(|p| p.payloads.first())
+        .ok_or(BadPayload::Missing)?;
     payload_text(payload)
 }
 
@@ -231,7 +242,9 @@ pub fn json_text(payloads: Option<&Payloads>) -> Result<&[u8], BadPayload> {
 pub fn payload_text(payload: &Payload) -> Result<&[u8], BadPayload> {
     match payload.metadata.get(ENCODING) {
         Some(encoding) if encoding == JSON_PLAIN => Ok(&payload.data),
-        Some(encoding) => Err(BadPayload::Encoding(String::from_utf8_lossy(encoding).into_owned())),
+        Some(encoding) => Err(BadPayload::Encoding(
+            String::from_utf8_lossy(encoding).into_owned(),
+        )),
         None => Err(BadPayload::Encoding(String::new())),
     }
 }
@@ -244,10 +257,13 @@ pub fn read_json<T: DeserializeOwned>(payloads: Option<&Payloads>) -> Result<T, 
 /// Reads a payload's JSON; what is not JSON is null.
 pub fn json_or_null(payload: Option<&Payload>) -> Value {
     let text = payload.map(payload_text).and_then(Result::ok);
-    text.and_then(|text| serde_json::from_slice(text).ok()).unwrap_or(Value::Null)
+    text.and_then(|text| serde_json::from_slice(text).ok())
+        .unwrap_or(Value::Null)
 }
 
-fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    from: D,
+) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
@@ -261,9 +277,18 @@ mod tests {
         let submission: Submission = serde_json::from_str(text).unwrap();
         assert_eq!(submission.data, []);
         assert_eq!(submission.plan, None);
-        assert_eq!(submission.options, Options { task_timeout_ms: 50, ..Options::default() });
+        assert_eq!(
+            submission.options,
+            Options {
+                task_timeout_ms: 50,
+                ..Options::default()
+            }
+        );
         assert_eq!(submission.options.late_result_wait(), 50);
-        assert_eq!(read_json::<Submission>(Some(&json_payloads(&submission))), Ok(submission));
+        assert_eq!(
+            read_json::<Submission>(Some(&json_payloads(&submission))),
+            Ok(submission)
+        );
     }
 
     #[test]
@@ -279,7 +304,14 @@ mod tests {
         };
         let bounded = wild.bounded();
         assert_eq!((bounded.task_timeout_ms, bounded.task_attempts), (1, 1));
-        assert_eq!((bounded.retry_initial_ms, bounded.retry_max_ms, bounded.retry_factor), (9_000, 9_000, 1.0));
+        assert_eq!(
+            (
+                bounded.retry_initial_ms,
+                bounded.retry_max_ms,
+                bounded.retry_factor
+            ),
+            (9_000, 9_000, 1.0)
+        );
         assert_eq!(bounded.compensation_timeout_ms, Options::TIME_MS_MAX);
         assert_eq!(Options::default().bounded(), Options::default());
     }
@@ -287,9 +319,16 @@ mod tests {
     #[test]
     fn a_payload_of_another_encoding_is_refused() {
         let mut payload = json_payload("x");
-        payload.metadata.insert(ENCODING.to_owned(), b"binary/plain".to_vec());
-        let payloads = Payloads { payloads: vec![payload] };
-        assert_eq!(read_json::<Value>(Some(&payloads)), Err(BadPayload::Encoding("binary/plain".to_owned())));
+        payload
+            .metadata
+            .insert(ENCODING.to_owned(), b"binary/plain".to_vec());
+        let payloads = Payloads {
+            payloads: vec![payload],
+        };
+        assert_eq!(
+            read_json::<Value>(Some(&payloads)),
+            Err(BadPayload::Encoding("binary/plain".to_owned()))
+        );
         assert_eq!(read_json::<Value>(None), Err(BadPayload::Missing));
     }
 }

@@ -9,21 +9,25 @@
 //!
 //! Invariant: the same draft, services and data give the same verdict, with the reasons in the plan's order.
 
+mod sample;
+
 use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
+use self::sample::{Sample, Scope, path_of};
 use super::draft::{Draft, DraftTask, TaskZeroFault};
 use super::reason::Reason;
 use super::reference::{
-    Located, Piece, Reference, Segment, TASK_ZERO, as_text, display_path, is_task_zero, references,
-    scan, value_in,
+    Located, Reference, Segment, TASK_ZERO, display_path, is_task_zero, references, value_in,
 };
 use super::schema::{AnyOf, Checker, Place, Schema, SchemaError, TypeSet};
 use super::{Parameter, Plan, PlanTask, Service};
 
 /// Characters of a task's id.
 pub const TASK_ID_CHARS_MAX: usize = 64;
+/// Objections to the values of one task that are told.
+const FAULTS_TOLD_MAX: usize = 20;
 /// Names that a reason lists.
 const LISTED_MAX: usize = 20;
 
@@ -364,58 +368,45 @@ impl<'a> Check<'a> {
 
     /// Checks literals and constants against the schema; what other tasks return is not known yet.
     fn values(&mut self, task: &DraftTask, service: &'a Service) {
-        let checker = self
-            .checkers
-            .entry(&service.id)
-            .or_insert_with(|| Checker::compile(&service.input_schema));
-        let checker = match checker {
-            Ok(checker) => checker,
-            Err(error) => {
-                self.reasons.push(Reason::BadSchema {
-                    task: task.id.clone(),
-                    text: error.to_string(),
-                });
-                return;
-            }
-        };
-        let mut sample = Sample {
-            task_zero: self.task_zero,
-            by_id: &self.by_id,
-            draft: self.draft,
-            unknown: Vec::new(),
-        };
-        let input: Map<_, _> = task
-            .input
-            .iter()
-            .map(|(name, value)| (name.clone(), sample.value(value, &pointer("", name))))
-            .collect();
-        let unknown = sample.unknown;
-        for fault in checker.faults_of_members(&input) {
-            if unknown
-                .iter()
-                .any(|unknown| is_within(unknown, &fault.at) || is_within(&fault.at, unknown))
-            {
-                continue;
-            }
-            let at = segments(&fault.at);
-            if let Some(Segment::Field(name)) = at.first() {
-                let schema = Schema::root(&service.input_schema);
-                let unnamed = schema.at(&at[..1]) == Place::Closed;
-                let reads_as_more = || {
-                    let text = parameter_text(&task.input[name], self.task_zero, &self.parameters)?;
-                    Some(checker.allows_member(name, &read_scalar(text)?))
-                };
-                if unnamed || (at.len() == 1 && reads_as_more() == Some(true)) {
-                    continue;
-                }
-            }
-            let at = display_path(&at, false);
-            self.reasons.push(Reason::BadValue {
-                task: task.id.clone(),
-                at,
-                text: fault.text,
-            });
+        if !self.checkers.contains_key(service.id.as_str()) {
+            self.checkers
+                .insert(&service.id, Checker::compile(&service.input_schema));
         }
+        let reasons = match &self.checkers[service.id.as_str()] {
+            Ok(checker) => self.bad_values(task, service, checker),
+            Err(error) => vec![Reason::BadSchema {
+                task: task.id.clone(),
+                text: error.to_string(),
+            }],
+        };
+        self.reasons.extend(reasons);
+    }
+
+    fn bad_values(&self, task: &DraftTask, service: &Service, checker: &Checker) -> Vec<Reason> {
+        let is_task = |id: &str| self.is_task(id);
+        let scope = Scope {
+            task_zero: self.task_zero,
+            parameters: &self.parameters,
+            is_task: &is_task,
+        };
+        let schema = Schema::root(&service.input_schema);
+        let mut reasons = Vec::new();
+        for fault in Sample::new(&task.input, &scope).faults(checker) {
+            let at = path_of(&fault.at);
+            // An input that the service does not have is told already.
+            let is_unnamed = at
+                .first()
+                .is_some_and(|name| schema.at(std::slice::from_ref(name)) == Place::Closed);
+            if !is_unnamed && reasons.len() < FAULTS_TOLD_MAX {
+                let at = display_path(&at, false);
+                reasons.push(Reason::BadValue {
+                    task: task.id.clone(),
+                    at,
+                    text: fault.text,
+                });
+            }
+        }
+        reasons
     }
 
     fn unused(&mut self, data: &[Parameter]) {
@@ -434,23 +425,6 @@ impl<'a> Check<'a> {
                 });
             }
         }
-    }
-}
-
-/// The text of the caller that an input refers to, if it is one.
-fn parameter_text<'a>(
-    input: &Value,
-    task_zero: &'a Map<String, Value>,
-    parameters: &HashSet<&str>,
-) -> Option<&'a str> {
-    match scan(input.as_str()?, &is_task_zero).as_slice() {
-        [Piece::Reference(Reference { task, path })] if is_task_zero(task) => match path.first() {
-            Some(Segment::Field(field)) if parameters.contains(field.as_str()) => {
-                value_in(task_zero, path)?.as_str()
-            }
-            _ => None,
-        },
-        _ => None,
     }
 }
 
@@ -509,106 +483,6 @@ impl<'a> Directory<'a> {
             None => Err(Reason::UnknownService { task, service }),
         }
     }
-}
-
-/// An input as far as it is known before anything has run.
-struct Sample<'a> {
-    task_zero: &'a Map<String, Value>,
-    by_id: &'a HashMap<String, usize>,
-    draft: &'a Draft,
-    /// JSON pointers to what is not known.
-    unknown: Vec<String>,
-}
-
-impl Sample<'_> {
-    fn value(&mut self, value: &Value, at: &str) -> Value {
-        match value {
-            Value::String(text) => self.text(text, at),
-            Value::Array(items) => {
-                let items = items.iter().enumerate();
-                Value::Array(
-                    items
-                        .map(|(index, item)| self.value(item, &pointer(at, &index.to_string())))
-                        .collect(),
-                )
-            }
-            Value::Object(members) => {
-                let members = members.iter();
-                Value::Object(
-                    members
-                        .map(|(name, member)| {
-                            (name.clone(), self.value(member, &pointer(at, name)))
-                        })
-                        .collect(),
-                )
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
-        }
-    }
-
-    fn text(&mut self, text: &str, at: &str) -> Value {
-        let known = |id: &str| {
-            let index = self.by_id.get(&id.to_ascii_lowercase());
-            is_task_zero(id) || index.is_some_and(|&index| self.draft.tasks[index].id == id)
-        };
-        let pieces = scan(text, &known);
-        let constant = |reference: &Reference| {
-            is_task_zero(&reference.task)
-                .then(|| value_in(self.task_zero, &reference.path))
-                .flatten()
-        };
-        if let [Piece::Reference(reference)] = pieces.as_slice()
-            && let Some(value) = constant(reference)
-        {
-            return value.clone();
-        }
-        let mut filled = String::new();
-        for piece in &pieces {
-            match piece {
-                Piece::Text(text) => filled.push_str(text),
-                Piece::Reference(reference) => match constant(reference) {
-                    Some(value) => filled.push_str(&as_text(value)),
-                    None => {
-                        self.unknown.push(at.to_owned());
-                        return Value::Null;
-                    }
-                },
-            }
-        }
-        Value::String(filled)
-    }
-}
-
-/// The number or boolean that a text writes.
-fn read_scalar(text: &str) -> Option<Value> {
-    serde_json::from_str(text.trim())
-        .ok()
-        .filter(|value: &Value| value.is_number() || value.is_boolean())
-}
-
-fn pointer(at: &str, name: &str) -> String {
-    format!("{at}/{}", name.replace('~', "~0").replace('/', "~1"))
-}
-
-fn segments(pointer: &str) -> Vec<Segment> {
-    let names = pointer
-        .split('/')
-        .skip(1)
-        .map(|name| name.replace("~1", "/").replace("~0", "~"));
-    names
-        .enumerate()
-        .map(|(depth, name)| match super::reference::index_of(&name) {
-            Some(index) if depth > 0 => Segment::Index(index),
-            _ => Segment::Field(name),
-        })
-        .collect()
-}
-
-/// Whether a JSON pointer leads to the same place as another or into it.
-fn is_within(inner: &str, outer: &str) -> bool {
-    inner
-        .strip_prefix(outer)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The level of each task: one more than the highest of those it waits for. `None` for those in or behind a cycle.

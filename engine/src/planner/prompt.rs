@@ -44,10 +44,7 @@ pub(super) struct Prompt {
 pub(super) fn render(request: &PlanRequest<'_>) -> Prompt {
     let mut services: Vec<_> = request.services.iter().collect();
     services.sort_by(|a, b| a.id.cmp(&b.id));
-    let services: Vec<_> = services
-        .iter()
-        .map(|service| service_line(service))
-        .collect();
+    let services: Vec<_> = services.into_iter().map(service_line).collect();
     let data: Vec<_> = request
         .data
         .iter()
@@ -77,7 +74,7 @@ fn block(name: &str, content: &str) -> String {
     format!("\n<{name}>\n{content}\n</{name}>\n")
 }
 
-fn service_line(service: &&Service) -> String {
+fn service_line(service: &Service) -> String {
     quoted(&json!({
         "id": service.id,
         "name": service.name,

@@ -21,17 +21,24 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::api::orra::{Admission, Api, ApiParts, OpenSockets, router};
+use crate::api::orra::{Admission, Api, ApiParts, OpenSockets, Pulse, router};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, Settings, Sources};
 use crate::engine::{Engine, EngineOptions};
+use crate::orchestration::planning;
 use crate::outbox::{Notifier, Outbox, Worker};
+use crate::planner::Planner;
+use crate::planner::builtin::BuiltinPlanner;
+use crate::planner::llm::{self, LlmPlanner};
 use crate::registry::ids::{IdSource, KeyDigest, OsIds};
 use crate::registry::{Registrar, Registry};
 use crate::seams::{self, Clock, SystemChance, SystemClock};
 
 /// The store's folder within the data folder.
 const STORE_FOLDER: &str = "store";
+/// orra's defaults, for whoever names only one of key, model and place.
+const DEFAULT_MODEL: &str = "o1-mini";
+const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
 /// What a shell shows of a process that a second signal ended.
 const EXIT_CODE_INTERRUPTED: i32 = 130;
 
@@ -155,6 +162,24 @@ fn announce(mode: Mode, address: SocketAddr, data_dir: &Path) {
     tracing::info!(mode, %address, %data_dir, version = env!("CARGO_PKG_VERSION"), "ready");
 }
 
+/// A model where one is named, the built-in planner otherwise.
+fn planner(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Planner, ServerError> {
+    if !settings.llm.is_configured() {
+        return Ok(Planner::Builtin(BuiltinPlanner));
+    }
+    let model = settings.llm.model.as_deref().unwrap_or(DEFAULT_MODEL);
+    let base_url = settings.llm.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
+    let model = llm::Settings {
+        api_key: settings.llm.api_key.as_ref().map(|key| key.reveal().to_owned()),
+        time_limit: settings.planning.call_timeout,
+        ..llm::Settings::new(model, base_url)
+    };
+    let now_ms = move || u64::try_from(clock.now().as_millis()).unwrap_or(0);
+    let planner = LlmPlanner::new(model, Arc::new(now_ms));
+    let planner = planner.map_err(|e| ServerError::Start { what: "the planner", why: e.to_string() })?;
+    Ok(Planner::Llm(Box::new(planner)))
+}
+
 /// Everything that runs.
 struct Running {
     settings: Settings,
@@ -182,6 +207,7 @@ impl Running {
         let registry = Registry::load(&*store).map_err(unopened)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let ids: Arc<dyn IdSource> = Arc::new(OsIds);
+        let planner = Arc::new(planner(&settings, clock.clone())?);
         let (notifier, committed) = Notifier::new();
         let outbox = Outbox::new(registry.clone(), notifier);
         let engine = Engine::start(store, clock.clone(), Box::new(SystemChance), Box::new(outbox), options)
@@ -198,6 +224,9 @@ impl Running {
         )
         .map_err(|e| ServerError::Start { what: "the delivery of webhooks", why: e.to_string() })?;
         let outbox = seams::spawn(worker.run(committed, stopped.clone()));
+        tracing::info!(model = planner.model(), "planning");
+        let services = registry.clone();
+        seams::spawn(planning::serve(handle.clone(), planner, move |namespace| services.services(namespace).to_vec()));
         let sockets = OpenSockets::default();
         let api = Api::new(ApiParts {
             registrar: Registrar::new(registry, handle.clone(), ids.clone(), clock.clone()),
@@ -209,6 +238,7 @@ impl Running {
             stop: stopped.clone(),
             sockets: sockets.clone(),
             metrics: logging::metrics(),
+            pulse: Pulse::default(),
         });
         let http = seams::spawn(http::serve(listener, router(api), settings.http.clone(), stopped));
         Ok(Self { settings, engine, stop, sockets, http, outbox })

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use orchestrion::engine::call::{Call, Poller};
-use orchestrion::engine::{Dispatch, SessionId, Target};
+use orchestrion::engine::{CallError, Dispatch, SessionId, Target};
 use orchestrion::orchestration::submission::{json_payload, json_payloads};
 use orchestrion::orchestration::{ABORT_FAILURE_TYPE, LATE_RESULT_SIGNAL, REVERT_ID_PREFIX};
 use orchestrion_history::ids::{Namespace, TaskQueueName};
 use orchestrion_history::request::{
-    ActivityRef, CompleteActivity, FailActivity, ReportActivityProgress, Request, SignalWorkflow,
+    ActivityRef, CompleteActivity, FailActivity, Rejection, ReportActivityProgress, Request, SignalWorkflow,
 };
 use orchestrion_proto::temporal::api::common::v1::Payloads;
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
@@ -175,14 +175,14 @@ fn read(payloads: Option<&Payloads>) -> Value {
     payloads.and_then(|p| p.payloads.first()).and_then(|p| serde_json::from_slice(&p.data).ok()).unwrap_or(Value::Null)
 }
 
-/// Asks; `true` if it was refused.
+/// Asks; `true` if the activity was not there any more.
 fn ask(world: &mut World, dispatch: &Dispatch, request: Request) -> bool {
     let target = Target {
         namespace: dispatch.namespace.clone(),
         workflow_id: dispatch.workflow_id.clone(),
         run_id: Some(dispatch.run_id),
     };
-    matches!(world.ask(target, request), Some(Err(_)))
+    matches!(world.ask(target, request), Some(Err(CallError::Rejected(Rejection::NotFound { .. }))))
 }
 
 fn succeed(dispatch: &Dispatch, second: bool) -> Request {

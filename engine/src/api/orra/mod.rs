@@ -27,6 +27,8 @@ pub mod socket;
 mod story;
 mod submission;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -42,6 +44,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::auth::Admission;
+pub use self::health::Pulse;
 use crate::config::Settings;
 use crate::engine::handle::Handle;
 use crate::registry::Registrar;
@@ -83,6 +86,8 @@ pub struct ApiParts {
     pub sockets: OpenSockets,
     /// Renders the metrics.
     pub metrics: PrometheusHandle,
+    /// Remembers the last probe of the engine.
+    pub pulse: Pulse,
 }
 
 impl Api {

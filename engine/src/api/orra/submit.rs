@@ -28,13 +28,14 @@ use super::error::{ApiError, Kind, code};
 use super::submission::{Request, parse};
 use super::{Api, respond};
 use crate::config::duration;
-use crate::engine::handle::Target;
+use crate::engine::handle::{CallError, Target};
 use crate::orchestration::effect::rfc3339;
 use crate::orchestration::submission::{json_payload, json_payloads};
 use crate::orchestration::view::View;
 use crate::orchestration::{Action, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE};
 use crate::plan::draft::{Parsed, parse_submission};
 use crate::plan::{Parameter, Plan, Service, describe, validate};
+use crate::seams;
 use crate::registry::ids::{keyed_orchestration_id, orchestration_id, run_id};
 
 const IDEMPOTENCY_HEADER: &str = "idempotency-key";
@@ -127,8 +128,9 @@ fn start_of(id: &str, request_id: String, request: &Request, plan: Option<Plan>)
     }
 }
 
-/// Waits until there is a plan, or none to be had. A planner that takes too long is not waited for.
+/// Waits until there is a plan, or none to be had. A planner that takes too long is not waited for, nor is one of an engine that stops.
 async fn planned(api: &Api, target: &Target) -> Result<View, ApiError> {
+    let mut stop = api.stop.clone();
     let wait = async {
         loop {
             let (view, records) = view_of(api, target)?;
@@ -138,9 +140,10 @@ async fn planned(api: &Api, target: &Target) -> Result<View, ApiError> {
             api.handle.watch(target.clone(), records).await?;
         }
     };
-    match tokio::time::timeout(api.settings.http.submit_wait, wait).await {
-        Ok(view) => view,
-        Err(_) => Ok(view_of(api, target)?.0),
+    tokio::select! {
+        view = wait => view,
+        () = seams::sleep(api.settings.http.submit_wait) => Ok(view_of(api, target)?.0),
+        _ = stop.wait_for(|stopped| *stopped) => Err(CallError::ShuttingDown.into()),
     }
 }
 

@@ -12,7 +12,9 @@ use orchestrion_proto::temporal::api::command::v1::{
     ModifyWorkflowPropertiesCommandAttributes, RequestCancelActivityTaskCommandAttributes,
     ScheduleActivityTaskCommandAttributes, StartTimerCommandAttributes,
 };
-use orchestrion_proto::temporal::api::common::v1::{ActivityType, Header, Memo, Payload, Payloads, RetryPolicy};
+use orchestrion_proto::temporal::api::common::v1::{
+    ActivityType, Header, Memo, Payload, Payloads, RetryPolicy,
+};
 use orchestrion_proto::temporal::api::enums::v1::{CommandType, TaskQueueKind};
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
@@ -35,7 +37,11 @@ pub(super) struct Activity {
 }
 
 fn command(kind: CommandType, attributes: Attributes) -> Command {
-    Command { command_type: kind.into(), attributes: Some(attributes), ..Default::default() }
+    Command {
+        command_type: kind.into(),
+        attributes: Some(attributes),
+        ..Default::default()
+    }
 }
 
 pub(super) fn schedule(activity: Activity) -> Command {
@@ -44,8 +50,14 @@ pub(super) fn schedule(activity: Activity) -> Command {
         CommandType::ScheduleActivityTask,
         Attributes::ScheduleActivityTaskCommandAttributes(ScheduleActivityTaskCommandAttributes {
             activity_id: activity.id,
-            activity_type: Some(ActivityType { name: activity.kind }),
-            task_queue: Some(TaskQueue { name: activity.queue, kind: TaskQueueKind::Normal.into(), ..Default::default() }),
+            activity_type: Some(ActivityType {
+                name: activity.kind,
+            }),
+            task_queue: Some(TaskQueue {
+                name: activity.queue,
+                kind: TaskQueueKind::Normal.into(),
+                ..Default::default()
+            }),
             header: activity.header,
             input: activity.input,
             schedule_to_close_timeout: Some(millis(schedule_to_close_ms)),
@@ -62,22 +74,31 @@ pub(super) fn schedule(activity: Activity) -> Command {
 }
 
 /// A retry policy with nothing left open.
-pub(super) fn retry(attempts: u32, initial_ms: u64, factor: f64, max_ms: u64, non_retryable: &[&str]) -> RetryPolicy {
+pub(super) fn retry(
+    attempts: u32,
+    initial_ms: u64,
+    factor: f64,
+    max_ms: u64,
+    non_retryable: &[&str],
+) -> RetryPolicy {
     RetryPolicy {
         initial_interval: Some(millis(initial_ms)),
         backoff_coefficient: factor,
         maximum_interval: Some(millis(max_ms)),
         maximum_attempts: i32::try_from(attempts).unwrap_or(i32::MAX),
-        non_retryable_error_types: non_retryable.iter().map(|kind| (*kind).to_owned()).collect(),
+        non_retryable_error_types: non_retryable
+            .iter()
+            .map(|kind| (*kind).to_owned())
+            .collect(),
     }
 }
 
 pub(super) fn request_cancel(scheduled_event_id: i64) -> Command {
     command(
         CommandType::RequestCancelActivityTask,
-        Attributes::RequestCancelActivityTaskCommandAttributes(RequestCancelActivityTaskCommandAttributes {
-            scheduled_event_id,
-        }),
+        Attributes::RequestCancelActivityTaskCommandAttributes(
+            RequestCancelActivityTaskCommandAttributes { scheduled_event_id },
+        ),
     )
 }
 
@@ -101,18 +122,22 @@ pub(super) fn cancel_timer(timer_id: String) -> Command {
 pub(super) fn upsert_memo(fields: HashMap<String, Payload>) -> Command {
     command(
         CommandType::ModifyWorkflowProperties,
-        Attributes::ModifyWorkflowPropertiesCommandAttributes(ModifyWorkflowPropertiesCommandAttributes {
-            upserted_memo: Some(Memo { fields }),
-        }),
+        Attributes::ModifyWorkflowPropertiesCommandAttributes(
+            ModifyWorkflowPropertiesCommandAttributes {
+                upserted_memo: Some(Memo { fields }),
+            },
+        ),
     )
 }
 
 pub(super) fn complete(results: &[Value]) -> Command {
     command(
         CommandType::CompleteWorkflowExecution,
-        Attributes::CompleteWorkflowExecutionCommandAttributes(CompleteWorkflowExecutionCommandAttributes {
-            result: Some(json_payloads(results)),
-        }),
+        Attributes::CompleteWorkflowExecutionCommandAttributes(
+            CompleteWorkflowExecutionCommandAttributes {
+                result: Some(json_payloads(results)),
+            },
+        ),
     )
 }
 
@@ -130,18 +155,22 @@ pub(super) fn fail(kind: &str, message: String, details: Option<&Value>) -> Comm
     };
     command(
         CommandType::FailWorkflowExecution,
-        Attributes::FailWorkflowExecutionCommandAttributes(FailWorkflowExecutionCommandAttributes {
-            failure: Some(failure),
-        }),
+        Attributes::FailWorkflowExecutionCommandAttributes(
+            FailWorkflowExecutionCommandAttributes {
+                failure: Some(failure),
+            },
+        ),
     )
 }
 
 pub(super) fn cancel(details: &Value) -> Command {
     command(
         CommandType::CancelWorkflowExecution,
-        Attributes::CancelWorkflowExecutionCommandAttributes(CancelWorkflowExecutionCommandAttributes {
-            details: Some(json_payloads(details)),
-        }),
+        Attributes::CancelWorkflowExecutionCommandAttributes(
+            CancelWorkflowExecutionCommandAttributes {
+                details: Some(json_payloads(details)),
+            },
+        ),
     )
 }
 

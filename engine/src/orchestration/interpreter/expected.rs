@@ -33,14 +33,20 @@ impl Shape {
     /// What the event of a command must show; `None` for a command no orchestration gives.
     pub(super) fn of_command(command: &Command) -> Option<Self> {
         Some(match command.attributes.as_ref()? {
-            Asked::ScheduleActivityTaskCommandAttributes(a) => Self::new("ActivityTaskScheduled", &a.activity_id)
-                .with("type", text(a.activity_type.as_ref().map(|t| &t.name)))
-                .with("queue", text(a.task_queue.as_ref().map(|q| &q.name)))
-                .with("input", payloads(a.input.as_ref()))
-                .with("header", fields(a.header.as_ref().map(|h: &Header| &h.fields))),
-            Asked::RequestCancelActivityTaskCommandAttributes(a) => {
-                Self::new("ActivityTaskCancelRequested", &a.scheduled_event_id.to_string())
+            Asked::ScheduleActivityTaskCommandAttributes(a) => {
+                Self::new("ActivityTaskScheduled", &a.activity_id)
+                    .with("type", text(a.activity_type.as_ref().map(|t| &t.name)))
+                    .with("queue", text(a.task_queue.as_ref().map(|q| &q.name)))
+                    .with("input", payloads(a.input.as_ref()))
+                    .with(
+                        "header",
+                        fields(a.header.as_ref().map(|h: &Header| &h.fields)),
+                    )
             }
+            Asked::RequestCancelActivityTaskCommandAttributes(a) => Self::new(
+                "ActivityTaskCancelRequested",
+                &a.scheduled_event_id.to_string(),
+            ),
             Asked::StartTimerCommandAttributes(a) => Self::new("TimerStarted", &a.timer_id)
                 .with("duration", encoded(a.start_to_fire_timeout.as_ref())),
             Asked::CancelTimerCommandAttributes(a) => Self::new("TimerCanceled", &a.timer_id),
@@ -48,13 +54,16 @@ impl Shape {
                 Self::of_memo(a.upserted_memo.as_ref())
             }
             Asked::CompleteWorkflowExecutionCommandAttributes(a) => {
-                Self::new("WorkflowExecutionCompleted", "").with("result", payloads(a.result.as_ref()))
+                Self::new("WorkflowExecutionCompleted", "")
+                    .with("result", payloads(a.result.as_ref()))
             }
             Asked::FailWorkflowExecutionCommandAttributes(a) => {
-                Self::new("WorkflowExecutionFailed", "").with("failure", encoded(a.failure.as_ref()))
+                Self::new("WorkflowExecutionFailed", "")
+                    .with("failure", encoded(a.failure.as_ref()))
             }
             Asked::CancelWorkflowExecutionCommandAttributes(a) => {
-                Self::new("WorkflowExecutionCanceled", "").with("details", payloads(a.details.as_ref()))
+                Self::new("WorkflowExecutionCanceled", "")
+                    .with("details", payloads(a.details.as_ref()))
             }
             _ => return None,
         })
@@ -63,29 +72,42 @@ impl Shape {
     /// What a command event shows; `None` for an event that no command writes.
     pub(super) fn of_event(event: &HistoryEvent) -> Option<Self> {
         Some(match event.attributes.as_ref()? {
-            Written::ActivityTaskScheduledEventAttributes(a) => Self::new("ActivityTaskScheduled", &a.activity_id)
-                .with("type", text(a.activity_type.as_ref().map(|t| &t.name)))
-                .with("queue", text(a.task_queue.as_ref().map(|q| &q.name)))
-                .with("input", payloads(a.input.as_ref()))
-                .with("header", fields(a.header.as_ref().map(|h: &Header| &h.fields))),
-            Written::ActivityTaskCancelRequestedEventAttributes(a) => {
-                Self::new("ActivityTaskCancelRequested", &a.scheduled_event_id.to_string())
+            Written::ActivityTaskScheduledEventAttributes(a) => {
+                Self::new("ActivityTaskScheduled", &a.activity_id)
+                    .with("type", text(a.activity_type.as_ref().map(|t| &t.name)))
+                    .with("queue", text(a.task_queue.as_ref().map(|q| &q.name)))
+                    .with("input", payloads(a.input.as_ref()))
+                    .with(
+                        "header",
+                        fields(a.header.as_ref().map(|h: &Header| &h.fields)),
+                    )
             }
+            Written::ActivityTaskCancelRequestedEventAttributes(a) => Self::new(
+                "ActivityTaskCancelRequested",
+                &a.scheduled_event_id.to_string(),
+            ),
             Written::TimerStartedEventAttributes(a) => Self::new("TimerStarted", &a.timer_id)
                 .with("duration", encoded(a.start_to_fire_timeout.as_ref())),
             Written::TimerCanceledEventAttributes(a) => Self::new("TimerCanceled", &a.timer_id),
-            Written::WorkflowPropertiesModifiedEventAttributes(a) => Self::of_memo(a.upserted_memo.as_ref()),
+            Written::WorkflowPropertiesModifiedEventAttributes(a) => {
+                Self::of_memo(a.upserted_memo.as_ref())
+            }
             Written::WorkflowExecutionCompletedEventAttributes(a) => {
-                Self::new("WorkflowExecutionCompleted", "").with("result", payloads(a.result.as_ref()))
+                Self::new("WorkflowExecutionCompleted", "")
+                    .with("result", payloads(a.result.as_ref()))
             }
             Written::WorkflowExecutionFailedEventAttributes(a) => {
-                Self::new("WorkflowExecutionFailed", "").with("failure", encoded(a.failure.as_ref()))
+                Self::new("WorkflowExecutionFailed", "")
+                    .with("failure", encoded(a.failure.as_ref()))
             }
             Written::WorkflowExecutionCanceledEventAttributes(a) => {
-                Self::new("WorkflowExecutionCanceled", "").with("details", payloads(a.details.as_ref()))
+                Self::new("WorkflowExecutionCanceled", "")
+                    .with("details", payloads(a.details.as_ref()))
             }
             // Commands no orchestration gives: seen in its history, they are somebody else's.
-            Written::MarkerRecordedEventAttributes(a) => Self::new("MarkerRecorded", &a.marker_name),
+            Written::MarkerRecordedEventAttributes(a) => {
+                Self::new("MarkerRecorded", &a.marker_name)
+            }
             Written::StartChildWorkflowExecutionInitiatedEventAttributes(a) => {
                 Self::new("StartChildWorkflowExecutionInitiated", &a.workflow_id)
             }
@@ -110,7 +132,11 @@ impl Shape {
     }
 
     fn new(kind: &'static str, id: &str) -> Self {
-        Self { kind, id: id.to_owned(), parts: Vec::new() }
+        Self {
+            kind,
+            id: id.to_owned(),
+            parts: Vec::new(),
+        }
     }
 
     fn with(mut self, name: &'static str, hash: u64) -> Self {
@@ -125,8 +151,16 @@ impl Shape {
             words = format!("{words} {}", self.id);
         }
         if let Some(other) = beside.filter(|other| other.kind == self.kind && other.id == self.id) {
-            let differing = self.parts.iter().zip(&other.parts).filter(|(a, b)| a != b).map(|((name, _), _)| *name);
-            words = format!("{words} with another {}", differing.collect::<Vec<_>>().join(", "));
+            let differing = self
+                .parts
+                .iter()
+                .zip(&other.parts)
+                .filter(|(a, b)| a != b)
+                .map(|((name, _), _)| *name);
+            words = format!(
+                "{words} with another {}",
+                differing.collect::<Vec<_>>().join(", ")
+            );
         }
         words
     }

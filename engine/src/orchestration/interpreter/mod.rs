@@ -44,14 +44,18 @@ use orchestrion_proto::temporal::api::common::v1::{Payload, Payloads};
 use orchestrion_proto::temporal::api::enums::v1::RetryState;
 use orchestrion_proto::temporal::api::failure::v1::Failure;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
-use orchestrion_proto::temporal::api::history::v1::{HistoryEvent, WorkflowExecutionStartedEventAttributes};
+use orchestrion_proto::temporal::api::history::v1::{
+    HistoryEvent, WorkflowExecutionStartedEventAttributes,
+};
 use serde_json::{Value, json};
 
 use self::expected::Shape;
 use self::tasks::Run;
 use super::effect::{Effect, FinalStatus, StatusChange};
 use super::outcome::{failure_text, late_result};
-use super::submission::{Options, PlanningOutcome, PlanningResult, Submission, json_payload, read_json};
+use super::submission::{
+    Options, PlanningOutcome, PlanningResult, Submission, json_payload, read_json,
+};
 use super::{LATE_RESULT_SIGNAL, PLAN_ACTIVITY_ID, PLAN_ACTIVITY_TYPE, PLANNER_QUEUE, time_of};
 use crate::plan::Plan;
 
@@ -102,7 +106,7 @@ pub struct Interpreter {
 enum Phase {
     Void,
     Refused(String),
-    Planning(Planning),
+    Planning(Box<Planning>),
     Running(Box<Run>),
     Undoing(Box<Run>),
     Closed,
@@ -120,7 +124,7 @@ struct Planning {
 enum PlanningStage {
     Wanted,
     Asked,
-    Answered(Result<PlanningResult, String>),
+    Answered(Result<Box<PlanningResult>, String>),
 }
 
 /// What an activity or a timer stands for. The number is the task's place in the plan.
@@ -182,7 +186,9 @@ impl Interpreter {
     /// Folds one history event, payloads resolved. At a `WorkflowTaskCompleted` whose turn was not taken live, the turn is taken, and its
     /// commands are compared with the command events that follow. After an error the interpreter is of no use.
     pub fn apply(&mut self, event: &HistoryEvent) -> Result<(), NonDeterminism> {
-        let Some(attributes) = &event.attributes else { return Ok(()) };
+        let Some(attributes) = &event.attributes else {
+            return Ok(());
+        };
         if let Some(shape) = Shape::of_event(event) {
             return self.apply_command_event(event, &shape);
         }
@@ -198,12 +204,19 @@ impl Interpreter {
                     (Phase::Running(run) | Phase::Undoing(run), Node::Task(task)) => {
                         run.attempt_started(task, a.attempt, a.last_failure.as_ref());
                     }
-                    (Phase::Undoing(run), Node::Revert(task)) => run.revert_attempt_started(task, a.attempt),
+                    (Phase::Undoing(run), Node::Revert(task)) => {
+                        run.revert_attempt_started(task, a.attempt)
+                    }
                     _ => {}
                 }
             }
             Attributes::ActivityTaskCompletedEventAttributes(a) => {
-                self.close_activity(event, a.scheduled_event_id, at, Closed::Completed(a.result.as_ref()))?;
+                self.close_activity(
+                    event,
+                    a.scheduled_event_id,
+                    at,
+                    Closed::Completed(a.result.as_ref()),
+                )?;
             }
             Attributes::ActivityTaskFailedEventAttributes(a) => {
                 let closed = Closed::Failed(a.failure.as_ref(), a.retry_state());
@@ -223,14 +236,18 @@ impl Interpreter {
                     run.give_up_waiting(task);
                 }
             }
-            Attributes::WorkflowExecutionSignaledEventAttributes(a) if a.signal_name == LATE_RESULT_SIGNAL => {
+            Attributes::WorkflowExecutionSignaledEventAttributes(a)
+                if a.signal_name == LATE_RESULT_SIGNAL =>
+            {
                 if let (Phase::Running(run) | Phase::Undoing(run), Some((task, result))) =
                     (&mut self.phase, late_result(a.input.as_ref()))
                 {
                     run.late_result(&task, result, at);
                 }
             }
-            Attributes::WorkflowExecutionCancelRequestedEventAttributes(a) => self.cancel_requested(&a.cause),
+            Attributes::WorkflowExecutionCancelRequestedEventAttributes(a) => {
+                self.cancel_requested(&a.cause)
+            }
             Attributes::WorkflowExecutionTerminatedEventAttributes(_)
             | Attributes::WorkflowExecutionTimedOutEventAttributes(_) => self.close(),
             // Signals of other names, workflow tasks that came to nothing, and what future servers write.
@@ -246,7 +263,14 @@ impl Interpreter {
         let draft = self.decide(now);
         self.expect(&draft);
         self.live = Some(now);
-        Turn { commands: draft.commands.into_iter().map(|(command, _)| command).collect(), effects: draft.effects }
+        Turn {
+            commands: draft
+                .commands
+                .into_iter()
+                .map(|(command, _)| command)
+                .collect(),
+            effects: draft.effects,
+        }
     }
 
     /// What the run obeys; the defaults before it has started.
@@ -271,11 +295,11 @@ impl Interpreter {
                         Ok(run) => Phase::Running(Box::new(run)),
                         Err(reason) => Phase::Refused(reason),
                     },
-                    None => Phase::Planning(Planning {
+                    None => Phase::Planning(Box::new(Planning {
                         input: event.input.clone(),
                         stage: PlanningStage::Wanted,
                         canceled: None,
-                    }),
+                    })),
                 }
             }
         };
@@ -287,7 +311,10 @@ impl Interpreter {
             Some(now) => Err(NonDeterminism {
                 event_id: event.event_id,
                 expected: "every turn that was taken".to_owned(),
-                found: format!("the turn of {} ns, after one taken at {} ns", self.task_started_at.0, now.0),
+                found: format!(
+                    "the turn of {} ns, after one taken at {} ns",
+                    self.task_started_at.0, now.0
+                ),
             }),
             None => {
                 let draft = self.decide(self.task_started_at);
@@ -298,11 +325,18 @@ impl Interpreter {
     }
 
     fn expect(&mut self, draft: &Draft) {
-        let shapes = draft.commands.iter().filter_map(|(command, node)| Some((Shape::of_command(command)?, *node)));
+        let shapes = draft
+            .commands
+            .iter()
+            .filter_map(|(command, node)| Some((Shape::of_command(command)?, *node)));
         self.expected = shapes.collect();
     }
 
-    fn apply_command_event(&mut self, event: &HistoryEvent, found: &Shape) -> Result<(), NonDeterminism> {
+    fn apply_command_event(
+        &mut self,
+        event: &HistoryEvent,
+        found: &Shape,
+    ) -> Result<(), NonDeterminism> {
         match self.expected.pop_front().filter(|_| self.live.is_none()) {
             Some((expected, node)) if expected == *found => {
                 if let Some(node) = node {
@@ -317,7 +351,8 @@ impl Interpreter {
             expected => Err(NonDeterminism {
                 event_id: event.event_id,
                 found: found.describe(expected.as_ref().map(|(shape, _)| shape)),
-                expected: expected.map_or_else(|| "nothing".to_owned(), |(shape, _)| shape.describe(None)),
+                expected: expected
+                    .map_or_else(|| "nothing".to_owned(), |(shape, _)| shape.describe(None)),
             }),
         }
     }
@@ -330,9 +365,10 @@ impl Interpreter {
                 Attributes::WorkflowExecutionTerminatedEventAttributes(_)
                 | Attributes::WorkflowExecutionTimedOutEventAttributes(_),
             ) => true,
-            Some(Attributes::WorkflowTaskStartedEventAttributes(_) | Attributes::WorkflowTaskScheduledEventAttributes(_)) => {
-                self.live.is_some()
-            }
+            Some(
+                Attributes::WorkflowTaskStartedEventAttributes(_)
+                | Attributes::WorkflowTaskScheduledEventAttributes(_),
+            ) => self.live.is_some(),
             Some(Attributes::WorkflowTaskCompletedEventAttributes(_)) => self.live.is_some(),
             Some(Attributes::ActivityTaskCanceledEventAttributes(_)) => self.live.is_none(),
             _ => false,
@@ -340,24 +376,38 @@ impl Interpreter {
         if may_interrupt || (self.live.is_none() && self.expected.is_empty()) {
             return Ok(());
         }
-        let next = self.expected.front().map_or_else(|| "nothing".to_owned(), |(shape, _)| shape.describe(None));
+        let next = self
+            .expected
+            .front()
+            .map_or_else(|| "nothing".to_owned(), |(shape, _)| shape.describe(None));
         Err(NonDeterminism {
             event_id: event.event_id,
-            expected: if self.live.is_some() { "the completion of the turn that was taken".to_owned() } else { next },
+            expected: if self.live.is_some() {
+                "the completion of the turn that was taken".to_owned()
+            } else {
+                next
+            },
             found: event.event_type().as_str_name().to_owned(),
         })
     }
 
     fn node(&self, scheduled_event_id: i64, event: &HistoryEvent) -> Result<Node, NonDeterminism> {
-        self.nodes.get(&scheduled_event_id).copied().ok_or_else(|| NonDeterminism {
-            event_id: event.event_id,
-            expected: format!("nothing of event {scheduled_event_id}, which scheduled nothing that is open"),
-            found: event.event_type().as_str_name().to_owned(),
-        })
+        self.nodes
+            .get(&scheduled_event_id)
+            .copied()
+            .ok_or_else(|| NonDeterminism {
+                event_id: event.event_id,
+                expected: format!(
+                    "nothing of event {scheduled_event_id}, which scheduled nothing that is open"
+                ),
+                found: event.event_type().as_str_name().to_owned(),
+            })
     }
 
     fn node_written(&mut self, node: Node, event_id: i64) {
-        if let (Phase::Running(run) | Phase::Undoing(run), Node::Task(task)) = (&mut self.phase, node) {
+        if let (Phase::Running(run) | Phase::Undoing(run), Node::Task(task)) =
+            (&mut self.phase, node)
+        {
             run.scheduled(task, event_id);
         }
     }
@@ -373,7 +423,10 @@ impl Interpreter {
         self.nodes.remove(&scheduled_event_id);
         match (&mut self.phase, node) {
             (Phase::Planning(planning), Node::Planning) => {
-                planning.stage = PlanningStage::Answered(planning_answer(&closed, self.options.planning_attempts));
+                planning.stage = PlanningStage::Answered(planning_answer(
+                    &closed,
+                    self.options.planning_attempts,
+                ));
             }
             (Phase::Running(run) | Phase::Undoing(run), Node::Task(task)) => {
                 run.close_task(task, &closed, at, &self.options);
@@ -418,7 +471,7 @@ impl Interpreter {
         draft
     }
 
-    fn decide_planning(&mut self, mut planning: Planning, now: Timestamp, draft: &mut Draft) {
+    fn decide_planning(&mut self, mut planning: Box<Planning>, now: Timestamp, draft: &mut Draft) {
         if let Some(reason) = planning.canceled {
             return self.end_canceled_planning(draft, &reason, now);
         }
@@ -429,8 +482,12 @@ impl Interpreter {
                 planning.stage = PlanningStage::Asked;
                 self.phase = Phase::Planning(planning);
             }
-            PlanningStage::Answered(Err(message)) => self.end_unplanned(draft, "failed", "PlanFailed", message),
-            PlanningStage::Answered(Ok(result)) if result.outcome == PlanningOutcome::NotActionable => {
+            PlanningStage::Answered(Err(message)) => {
+                self.end_unplanned(draft, "failed", "PlanFailed", message)
+            }
+            PlanningStage::Answered(Ok(result))
+                if result.outcome == PlanningOutcome::NotActionable =>
+            {
                 let reason = result.reason.unwrap_or_default();
                 let message = format!("preparation failed with status not_actionable: {reason}");
                 self.end_unplanned(draft, "not_actionable", "NotActionable", message);
@@ -471,7 +528,10 @@ impl Interpreter {
 
     /// Nothing ran, so nothing is undone, and no webhook is sent: the submitter is waiting for the answer.
     fn end_unplanned(&mut self, draft: &mut Draft, status: &str, kind: &str, message: String) {
-        let memo = [("status".to_owned(), json_payload(status)), ("error".to_owned(), json_payload(&message))];
+        let memo = [
+            ("status".to_owned(), json_payload(status)),
+            ("error".to_owned(), json_payload(&message)),
+        ];
         draft.push(commands::upsert_memo(HashMap::from(memo)));
         draft.push(commands::fail(kind, message, None));
         self.phase = Phase::Closed;
@@ -479,7 +539,10 @@ impl Interpreter {
 
     fn end_canceled_planning(&mut self, draft: &mut Draft, reason: &str, now: Timestamp) {
         let payload = cancel_payload(reason);
-        let memo = [("status".to_owned(), json_payload("aborted")), ("abort".to_owned(), json_payload(&payload))];
+        let memo = [
+            ("status".to_owned(), json_payload("aborted")),
+            ("abort".to_owned(), json_payload(&payload)),
+        ];
         draft.push(commands::upsert_memo(HashMap::from(memo)));
         draft.push(commands::cancel(&json!({"abort": payload})));
         let mut change = StatusChange::new(&self.orchestration_id, FinalStatus::Aborted, now);
@@ -496,21 +559,30 @@ fn cancel_payload(reason: &str) -> Value {
     json!({"reason": format!("canceled: {reason}")})
 }
 
-fn planning_answer(closed: &Closed<'_>, attempts: u32) -> Result<PlanningResult, String> {
+fn planning_answer(closed: &Closed<'_>, attempts: u32) -> Result<Box<PlanningResult>, String> {
     let exhausted = |text: String, retry_state: RetryState| match retry_state {
         RetryState::MaximumAttemptsReached => {
-            format!("exceeded maximum retries ({}): {text}", attempts.saturating_sub(1))
+            format!(
+                "exceeded maximum retries ({}): {text}",
+                attempts.saturating_sub(1)
+            )
         }
         _ => text,
     };
     match closed {
-        Closed::Completed(result) => {
-            read_json(*result).map_err(|bad| format!("the planner's answer cannot be read: {bad}"))
+        Closed::Completed(result) => read_json(*result)
+            .map(Box::new)
+            .map_err(|bad| format!("the planner's answer cannot be read: {bad}")),
+        Closed::Failed(failure, retry_state) => {
+            Err(exhausted(failure_text(*failure), *retry_state))
         }
-        Closed::Failed(failure, retry_state) => Err(exhausted(failure_text(*failure), *retry_state)),
-        Closed::TimedOut(failure, retry_state) => {
-            Err(exhausted(format!("the planner gave no answer in time: {}", failure_text(*failure)), *retry_state))
-        }
+        Closed::TimedOut(failure, retry_state) => Err(exhausted(
+            format!(
+                "the planner gave no answer in time: {}",
+                failure_text(*failure)
+            ),
+            *retry_state,
+        )),
         Closed::Canceled => Err("the planning was canceled".to_owned()),
     }
 }

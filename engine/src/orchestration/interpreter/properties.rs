@@ -30,8 +30,14 @@ fn plans() -> impl Strategy<Value = Vec<PlanTask>> {
     prop::collection::vec((any::<u8>(), any::<bool>()), 1..7).prop_map(|tasks| {
         let ids: Vec<String> = (1..=tasks.len()).map(|n| format!("task{n}")).collect();
         let tasks = tasks.iter().enumerate().map(|(at, (edges, revertible))| {
-            let depends_on: Vec<&str> = (0..at).filter(|other| edges >> other & 1 == 1).map(|other| &*ids[other]).collect();
-            PlanTask { revertible: *revertible, ..task(&ids[at], &depends_on) }
+            let depends_on: Vec<&str> = (0..at)
+                .filter(|other| edges >> other & 1 == 1)
+                .map(|other| &*ids[other])
+                .collect();
+            PlanTask {
+                revertible: *revertible,
+                ..task(&ids[at], &depends_on)
+            }
         });
         tasks.collect()
     })
@@ -39,7 +45,12 @@ fn plans() -> impl Strategy<Value = Vec<PlanTask>> {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = (any::<usize>(), any::<u8>(), any::<bool>(), 0..40i64);
-    let step = step.prop_map(|(pick, outcome, turn, wait_ms)| Step { pick, outcome, turn, wait_ms });
+    let step = step.prop_map(|(pick, outcome, turn, wait_ms)| Step {
+        pick,
+        outcome,
+        turn,
+        wait_ms,
+    });
     prop::collection::vec(step, 0..40)
 }
 
@@ -54,7 +65,10 @@ fn happen(world: &mut World, step: &Step, closed_without_result: &mut Vec<String
         close(world, activity, step.outcome, closed_without_result);
     } else if let Some(timer) = timers.get(pick - activities.len()) {
         world.fired(timer);
-    } else if let Some(task) = closed_without_result.get(pick - activities.len() - timers.len()).cloned() {
+    } else if let Some(task) = closed_without_result
+        .get(pick - activities.len() - timers.len())
+        .cloned()
+    {
         closed_without_result.retain(|other| *other != task);
         world.late_result(&task, done(9));
     } else if step.outcome < 20 {
@@ -71,10 +85,13 @@ fn close(world: &mut World, activity: &str, outcome: u8, closed_without_result: 
     }
     match (is_revert, outcome) {
         (false, 0..100) => world.completed(activity, done(outcome.into())),
-        (false, 100..120) => world.completed(activity, json!({"task": {"n": 1}, "compensation": null})),
-        (false, 120..150) => {
-            world.completed(activity, json!({"task": {"n": 1}, "compensation": {"data": {"n": 1}, "ttl": 50}}))
+        (false, 100..120) => {
+            world.completed(activity, json!({"task": {"n": 1}, "compensation": null}))
         }
+        (false, 120..150) => world.completed(
+            activity,
+            json!({"task": {"n": 1}, "compensation": {"data": {"n": 1}, "ttl": 50}}),
+        ),
         (false, 150..180) => world.failed(activity, "failed"),
         (false, 180..210) => world.aborted(activity, &json!({"why": "no"})),
         (false, _) => world.timed_out(activity, TimeoutType::StartToClose),
@@ -83,9 +100,11 @@ fn close(world: &mut World, activity: &str, outcome: u8, closed_without_result: 
         (true, 120..140) => world.completed(activity, json!({"status": "failed", "error": "x"})),
         (true, 140..160) => world.completed(activity, json!({"status": "expired"})),
         (true, 160..200) => world.failed(activity, "failed"),
-        (true, 200..220) => {
-            world.failed_with(activity, application_failure("Failed", "busy", None), RetryState::Timeout)
-        }
+        (true, 200..220) => world.failed_with(
+            activity,
+            application_failure("Failed", "busy", None),
+            RetryState::Timeout,
+        ),
         (true, 220..240) => world.timed_out(activity, TimeoutType::ScheduleToClose),
         (true, _) => world.timed_out(activity, TimeoutType::StartToClose),
     };
@@ -116,7 +135,12 @@ fn run(tasks: &[PlanTask], steps: &[Step]) -> World {
             close(&mut world, &activity, 0, &mut closed_without_result);
             world.turn();
         } else {
-            let timer = world.timers.keys().next().cloned().expect("an open run waits for something");
+            let timer = world
+                .timers
+                .keys()
+                .next()
+                .cloned()
+                .expect("an open run waits for something");
             world.fired(&timer).turn();
         }
         seen = world.events.len();
@@ -142,17 +166,27 @@ struct Seen {
 }
 
 fn millis(event: &HistoryEvent) -> i64 {
-    event.event_time.as_ref().map_or(0, |at| at.seconds * 1_000 + i64::from(at.nanos / 1_000_000))
+    event
+        .event_time
+        .as_ref()
+        .map_or(0, |at| at.seconds * 1_000 + i64::from(at.nanos / 1_000_000))
 }
 
 impl Seen {
     fn result(&mut self, tasks: &[PlanTask], id: &str, result: &Value, at: i64) {
-        let place = tasks.iter().position(|task| task.id == id).expect("it is of the plan");
+        let place = tasks
+            .iter()
+            .position(|task| task.id == id)
+            .expect("it is of the plan");
         self.unknown.remove(id);
         assert!(self.completed.insert(id.to_owned()), "{id} completed twice");
-        if let (true, Some(compensation)) = (tasks[place].revertible, result.get("compensation").filter(|c| !c.is_null())) {
+        if let (true, Some(compensation)) = (
+            tasks[place].revertible,
+            result.get("compensation").filter(|c| !c.is_null()),
+        ) {
             let ttl = compensation["ttl"].as_i64().expect("a number");
-            self.undoable.push((self.turns, place, at, ttl, id.to_owned()));
+            self.undoable
+                .push((self.turns, place, at, ttl, id.to_owned()));
         }
     }
 
@@ -162,7 +196,9 @@ impl Seen {
         };
         match event.attributes.as_ref().expect("attributes") {
             Attributes::WorkflowTaskStartedEventAttributes(_) => self.turns += 1,
-            Attributes::ActivityTaskScheduledEventAttributes(a) => self.scheduled(tasks, &a.activity_id, event),
+            Attributes::ActivityTaskScheduledEventAttributes(a) => {
+                self.scheduled(tasks, &a.activity_id, event)
+            }
             Attributes::ActivityTaskCompletedEventAttributes(a) => {
                 let id = self.closed(a.scheduled_event_id);
                 if !id.starts_with("revert:") {
@@ -196,13 +232,24 @@ impl Seen {
                 }
             }
             Attributes::WorkflowExecutionCompletedEventAttributes(_) => {
-                assert!(!self.incident && self.completed.len() == tasks.len(), "a run completes when all of it has");
+                assert!(
+                    !self.incident && self.completed.len() == tasks.len(),
+                    "a run completes when all of it has"
+                );
             }
             Attributes::WorkflowExecutionFailedEventAttributes(_)
             | Attributes::WorkflowExecutionCanceledEventAttributes(_) => {
                 assert!(self.incident, "a run fails of something");
-                assert!(self.open.is_empty(), "nothing is left open: {:?}", self.open);
-                assert!(self.timers.is_empty(), "no late result is waited for: {:?}", self.timers);
+                assert!(
+                    self.open.is_empty(),
+                    "nothing is left open: {:?}",
+                    self.open
+                );
+                assert!(
+                    self.timers.is_empty(),
+                    "no late result is waited for: {:?}",
+                    self.timers
+                );
             }
             _ => {}
         }
@@ -215,19 +262,42 @@ impl Seen {
     }
 
     fn scheduled(&mut self, tasks: &[PlanTask], id: &str, event: &HistoryEvent) {
-        assert!(self.ever_scheduled.insert(id.to_owned()), "{id} is scheduled once");
+        assert!(
+            self.ever_scheduled.insert(id.to_owned()),
+            "{id} is scheduled once"
+        );
         match id.strip_prefix("revert:") {
             None => {
-                let planned = tasks.iter().find(|task| task.id == id).expect("it is of the plan");
+                let planned = tasks
+                    .iter()
+                    .find(|task| task.id == id)
+                    .expect("it is of the plan");
                 assert!(!self.incident, "{id} starts in a run that is over");
-                assert!(planned.depends_on.iter().all(|other| self.completed.contains(other)), "{id} starts too early");
+                assert!(
+                    planned
+                        .depends_on
+                        .iter()
+                        .all(|other| self.completed.contains(other)),
+                    "{id} starts too early"
+                );
             }
             Some(task) => {
-                assert!(self.incident && self.open.is_empty(), "{id} starts while {:?} is open", self.open);
+                assert!(
+                    self.incident && self.open.is_empty(),
+                    "{id} starts while {:?} is open",
+                    self.open
+                );
                 let now = millis(event);
-                let left = self.undoable.iter().filter(|(.., id)| !self.reverted.contains(id));
+                let left = self
+                    .undoable
+                    .iter()
+                    .filter(|(.., id)| !self.reverted.contains(id));
                 let newest = left.filter(|(_, _, at, ttl, _)| at + ttl > now).max();
-                assert_eq!(newest.map(|(.., id)| id.as_str()), Some(task), "the newest is undone first");
+                assert_eq!(
+                    newest.map(|(.., id)| id.as_str()),
+                    Some(task),
+                    "the newest is undone first"
+                );
                 self.reverted.insert(task.to_owned());
             }
         }
@@ -239,31 +309,59 @@ impl Seen {
 fn check(tasks: &[PlanTask], world: &World) {
     assert!(world.closed, "the run ends");
     let mut seen = Seen::default();
-    world.events.iter().for_each(|event| seen.event(tasks, event));
+    world
+        .events
+        .iter()
+        .for_each(|event| seen.event(tasks, event));
     let records: BTreeMap<&str, &str> = world
         .effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::CompensationFailed(record) => Some((record.task_id.as_str(), record.status.as_str())),
+            Effect::CompensationFailed(record) => {
+                Some((record.task_id.as_str(), record.status.as_str()))
+            }
             Effect::StatusChanged(_) => None,
         })
         .collect();
-    let changes = world.effects.iter().filter(|effect| matches!(effect, Effect::StatusChanged(_))).count();
+    let changes = world
+        .effects
+        .iter()
+        .filter(|effect| matches!(effect, Effect::StatusChanged(_)))
+        .count();
     assert_eq!(changes, 1, "callers learn the end once");
-    assert_eq!(records.len() + changes, world.effects.len(), "one record of one task");
+    assert_eq!(
+        records.len() + changes,
+        world.effects.len(),
+        "one record of one task"
+    );
     for (.., id) in seen.undoable.iter().filter(|_| seen.incident) {
         let expired = records.get(id.as_str()) == Some(&"expired");
-        assert!(seen.reverted.contains(id) || expired, "{id} is undone, or somebody knows that it is not");
+        assert!(
+            seen.reverted.contains(id) || expired,
+            "{id} is undone, or somebody knows that it is not"
+        );
     }
-    for task in tasks.iter().filter(|task| task.revertible && seen.unknown.contains(&task.id)) {
-        assert_eq!(records.get(task.id.as_str()), Some(&"unknown"), "somebody knows that nobody knows of {}", task.id);
+    for task in tasks
+        .iter()
+        .filter(|task| task.revertible && seen.unknown.contains(&task.id))
+    {
+        assert_eq!(
+            records.get(task.id.as_str()),
+            Some(&"unknown"),
+            "somebody knows that nobody knows of {}",
+            task.id
+        );
     }
 }
 
 /// Callers see the same as the effects say, at any moment.
 fn check_views(world: &World) {
     let now = Timestamp::from_millis(world.now_ms);
-    let inspect = |prefix: usize| View::fold(&world.journal[..prefix]).expect("it has begun").inspection(now);
+    let inspect = |prefix: usize| {
+        View::fold(&world.journal[..prefix])
+            .expect("it has begun")
+            .inspection(now)
+    };
     for prefix in 1..world.journal.len() {
         let inspection = inspect(prefix);
         assert!(!inspection.status.is_empty());
@@ -274,12 +372,21 @@ fn check_views(world: &World) {
         match effect {
             Effect::StatusChanged(change) => {
                 assert_eq!(inspection.status, change.status.as_str());
-                assert_eq!((inspection.error.as_ref(), inspection.results.as_ref()), (change.error.as_ref(), Some(&change.results)));
+                assert_eq!(
+                    (inspection.error.as_ref(), inspection.results.as_ref()),
+                    (change.error.as_ref(), Some(&change.results))
+                );
             }
             Effect::CompensationFailed(record) => {
                 let tasks = inspection.tasks.as_ref().expect("there is a plan");
-                let task = tasks.iter().find(|task| task.id == record.task_id).expect("it is of the plan");
-                assert_eq!(task.compensation.as_ref().map(|undone| undone.status), Some(record.status.as_str()));
+                let task = tasks
+                    .iter()
+                    .find(|task| task.id == record.task_id)
+                    .expect("it is of the plan");
+                assert_eq!(
+                    task.compensation.as_ref().map(|undone| undone.status),
+                    Some(record.status.as_str())
+                );
             }
         }
     }

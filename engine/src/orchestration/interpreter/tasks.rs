@@ -22,10 +22,14 @@ use orchestrion_proto::temporal::api::failure::v1::Failure;
 use serde_json::{Map, Value};
 
 use super::undo::{Incident, LateWait};
-use super::{Closed, Draft, Effect, FinalStatus, Interpreter, MemoFields, Node, Phase, StatusChange, cancel_payload, commands};
+use super::{
+    Closed, Draft, Effect, FinalStatus, Interpreter, MemoFields, Node, Phase, StatusChange,
+    cancel_payload, commands,
+};
 use crate::orchestration::ABORT_FAILURE_TYPE;
 use crate::orchestration::outcome::{
-    Compensation, CompensationSummary, RevertOutcome, TaskResult, abort_payload, ends_unknown, failure_text, task_result, timeout_type,
+    Compensation, CompensationSummary, RevertOutcome, TaskResult, abort_payload, ends_unknown,
+    failure_text, task_result, timeout_type,
 };
 use crate::orchestration::submission::{Options, json_payloads};
 use crate::plan::reference::resolve;
@@ -91,13 +95,18 @@ pub(super) enum Stage {
     Unknown,
 }
 
+/// A task's place in the plan, and its input.
+type ReadyTask = (usize, Map<String, Value>);
+
 impl Run {
     /// Of a plan that has not begun. Refuses only what could never be scheduled; all else was validated before.
     pub(super) fn of(plan: Plan) -> Result<Self, String> {
         let mut index = HashMap::with_capacity(plan.tasks.len());
         for (at, task) in plan.tasks.iter().enumerate() {
             if task.id.is_empty() || task.service.is_empty() || task.service_name.is_empty() {
-                return Err(format!("task {at} of the plan lacks an id, a service or a service's name"));
+                return Err(format!(
+                    "task {at} of the plan lacks an id, a service or a service's name"
+                ));
             }
             if index.insert(task.id.clone(), at).is_some() {
                 return Err(format!("the plan has two tasks with the id {}", task.id));
@@ -112,7 +121,9 @@ impl Run {
                 }
             }
         }
-        let ready = (0..tasks.len()).filter(|&at| tasks[at].open_dependencies == 0).collect();
+        let ready = (0..tasks.len())
+            .filter(|&at| tasks[at].open_dependencies == 0)
+            .collect();
         Ok(Self {
             plan,
             tasks,
@@ -138,7 +149,12 @@ impl Run {
         self.tasks[task].scheduled_event_id = event_id;
     }
 
-    pub(super) fn attempt_started(&mut self, task: usize, attempt: i32, last_failure: Option<&Failure>) {
+    pub(super) fn attempt_started(
+        &mut self,
+        task: usize,
+        attempt: i32,
+        last_failure: Option<&Failure>,
+    ) {
         let task = &mut self.tasks[task];
         task.attempts = attempt;
         task.timed_out_before = timeout_type(last_failure) != TimeoutType::Unspecified;
@@ -148,23 +164,41 @@ impl Run {
         self.tasks[task].revert_attempts = attempt;
     }
 
-    pub(super) fn close_task(&mut self, task: usize, closed: &Closed<'_>, at: Timestamp, options: &Options) {
+    pub(super) fn close_task(
+        &mut self,
+        task: usize,
+        closed: &Closed<'_>,
+        at: Timestamp,
+        options: &Options,
+    ) {
         self.pending -= 1;
         match *closed {
             Closed::Completed(result) => match task_result(result) {
                 Ok(result) => self.complete(task, result, at),
-                Err(bad) => self.fail(task, Stage::Failed, format!("the result of the task cannot be read: {bad}")),
+                Err(bad) => self.fail(
+                    task,
+                    Stage::Failed,
+                    format!("the result of the task cannot be read: {bad}"),
+                ),
             },
             Closed::Failed(failure, retry_state) => match abort_payload(failure) {
                 Some(payload) => {
                     self.tasks[task].stage = Stage::Failed;
-                    self.incident.get_or_insert(Incident::Aborted { task, payload });
+                    self.incident
+                        .get_or_insert(Incident::Aborted { task, payload });
                 }
-                None => self.fail(task, Stage::Failed, exhausted(retry_state, failure_text(failure))),
+                None => self.fail(
+                    task,
+                    Stage::Failed,
+                    exhausted(retry_state, failure_text(failure)),
+                ),
             },
             Closed::TimedOut(failure, retry_state) => {
                 if ends_unknown(self.tasks[task].attempts > 0, failure) {
-                    let text = format!("no answer within {} ms: the outcome is unknown", options.task_timeout_ms);
+                    let text = format!(
+                        "no answer within {} ms: the outcome is unknown",
+                        options.task_timeout_ms
+                    );
                     self.tasks[task].closed_at = at;
                     self.fail(task, Stage::Unknown, exhausted(retry_state, text));
                 } else {
@@ -174,7 +208,11 @@ impl Run {
             Closed::Canceled => {
                 let unknown = self.tasks[task].timed_out_before;
                 self.tasks[task].closed_at = at;
-                let stage = if unknown { Stage::Unknown } else { Stage::Canceled };
+                let stage = if unknown {
+                    Stage::Unknown
+                } else {
+                    Stage::Canceled
+                };
                 self.fail(task, stage, "the task was canceled".to_owned());
             }
         }
@@ -182,14 +220,21 @@ impl Run {
 
     /// What a service did although its activity had closed without a result. Of any other task there is nothing to learn.
     pub(super) fn late_result(&mut self, id: &str, result: TaskResult, at: Timestamp) {
-        let Some(&task) = self.index.get(id) else { return };
-        if matches!(self.tasks[task].stage, Stage::Failed | Stage::Canceled | Stage::Unknown) {
+        let Some(&task) = self.index.get(id) else {
+            return;
+        };
+        if matches!(
+            self.tasks[task].stage,
+            Stage::Failed | Stage::Canceled | Stage::Unknown
+        ) {
             self.complete(task, result, at);
         }
     }
 
     pub(super) fn cancel_requested(&mut self, reason: &str) {
-        self.incident.get_or_insert_with(|| Incident::Canceled { payload: cancel_payload(reason) });
+        self.incident.get_or_insert_with(|| Incident::Canceled {
+            payload: cancel_payload(reason),
+        });
     }
 
     fn complete(&mut self, task: usize, result: TaskResult, at: Timestamp) {
@@ -221,24 +266,40 @@ impl Run {
     }
 
     /// The ready tasks in plan order with their inputs; or the first whose references lead nowhere, and why.
-    fn take_ready(&mut self) -> Result<Vec<(usize, Map<String, Value>)>, Incident> {
+    fn take_ready(&mut self) -> Result<Vec<ReadyTask>, Incident> {
         self.ready.sort_unstable();
         let ready = std::mem::take(&mut self.ready);
-        let output = |id: &str| self.index.get(id).and_then(|&task| self.tasks[task].output.as_ref());
+        let output = |id: &str| {
+            self.index
+                .get(id)
+                .and_then(|&task| self.tasks[task].output.as_ref())
+        };
         ready
             .into_iter()
-            .map(|task| match resolve(&self.plan.tasks[task].input, &self.plan.task_zero, &output) {
-                Ok(input) => Ok((task, input)),
-                Err(error) => Err(Incident::Failed { task, text: error.to_string() }),
+            .map(|task| {
+                match resolve(&self.plan.tasks[task].input, &self.plan.task_zero, &output) {
+                    Ok(input) => Ok((task, input)),
+                    Err(error) => Err(Incident::Failed {
+                        task,
+                        text: error.to_string(),
+                    }),
+                }
             })
             .collect()
     }
 
     /// A plan whose rest waits for what never comes: its dependencies name each other, or nothing in the plan.
     fn stuck(&self) -> Incident {
-        let task = self.tasks.iter().position(|task| task.stage == Stage::Waiting).unwrap_or(0);
+        let task = self
+            .tasks
+            .iter()
+            .position(|task| task.stage == Stage::Waiting)
+            .unwrap_or(0);
         let waits_for = self.planned(task).depends_on.join(", ");
-        Incident::Failed { task, text: format!("the task can never start: it waits for {waits_for}") }
+        Incident::Failed {
+            task,
+            text: format!("the task can never start: it waits for {waits_for}"),
+        }
     }
 
     fn is_complete(&self) -> bool {
@@ -248,7 +309,8 @@ impl Run {
     /// Outputs of the tasks nobody depends on, in plan order.
     fn results(&self) -> Vec<Value> {
         let last = self.tasks.iter().filter(|task| task.dependents.is_empty());
-        last.map(|task| task.output.clone().unwrap_or_default()).collect()
+        last.map(|task| task.output.clone().unwrap_or_default())
+            .collect()
     }
 
     fn schedule(&self, task: usize, input: &Map<String, Value>, o: &Options) -> super::Command {
@@ -274,20 +336,33 @@ impl Run {
 
 impl Interpreter {
     /// `memo` is what the turn has to write anyway.
-    pub(super) fn decide_running(&mut self, mut run: Box<Run>, memo: Option<MemoFields>, now: Timestamp, draft: &mut Draft) {
+    pub(super) fn decide_running(
+        &mut self,
+        mut run: Box<Run>,
+        memo: Option<MemoFields>,
+        now: Timestamp,
+        draft: &mut Draft,
+    ) {
         run.settle_fresh();
         if run.incident.is_none() && run.is_complete() {
-            draft.commands.extend(memo.map(|fields| (commands::upsert_memo(fields), None)));
+            draft
+                .commands
+                .extend(memo.map(|fields| (commands::upsert_memo(fields), None)));
             return self.complete(&run, now, draft);
         }
         if run.incident.is_none() {
             match run.take_ready() {
                 Err(incident) => run.incident = Some(incident),
-                Ok(ready) if ready.is_empty() && run.pending == 0 => run.incident = Some(run.stuck()),
+                Ok(ready) if ready.is_empty() && run.pending == 0 => {
+                    run.incident = Some(run.stuck())
+                }
                 Ok(ready) => {
-                    draft.commands.extend(memo.map(|fields| (commands::upsert_memo(fields), None)));
+                    draft
+                        .commands
+                        .extend(memo.map(|fields| (commands::upsert_memo(fields), None)));
                     for (task, input) in ready {
-                        draft.push_node(run.schedule(task, &input, &self.options), Node::Task(task));
+                        draft
+                            .push_node(run.schedule(task, &input, &self.options), Node::Task(task));
                         run.tasks[task].stage = Stage::Pending;
                         run.pending += 1;
                     }

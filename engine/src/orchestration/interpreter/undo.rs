@@ -25,11 +25,18 @@ use orchestrion_proto::v1::CompensationFailure;
 use serde_json::{Value, json};
 
 use super::tasks::{Run, Stage};
-use super::{Closed, DOUBLING, Draft, Effect, FinalStatus, Interpreter, MemoFields, Node, Phase, StatusChange, commands};
+use super::{
+    Closed, DOUBLING, Draft, Effect, FinalStatus, Interpreter, MemoFields, Node, Phase,
+    StatusChange, commands,
+};
 use crate::orchestration::effect::rfc3339;
-use crate::orchestration::outcome::{Compensation, CompensationSummary, RevertOutcome, RevertStatus};
+use crate::orchestration::outcome::{
+    Compensation, CompensationSummary, RevertOutcome, RevertStatus,
+};
 use crate::orchestration::submission::{Options, json_payload, raw_json_payload};
-use crate::orchestration::{COMPENSATION_HEADER, LATE_TIMER_PREFIX, REVERT_ID_PREFIX, REVERT_TYPE_SUFFIX};
+use crate::orchestration::{
+    COMPENSATION_HEADER, LATE_TIMER_PREFIX, REVERT_ID_PREFIX, REVERT_TYPE_SUFFIX,
+};
 use crate::registry::ids::derived;
 
 /// What ended a plan before its tasks were all complete.
@@ -78,7 +85,9 @@ impl Run {
             Closed::Completed(result) => RevertOutcome::of_result(result),
             Closed::Failed(failure, retry_state) => RevertOutcome::of_failure(failure, retry_state),
             Closed::TimedOut(failure, _) => RevertOutcome::of_timeout(failure),
-            Closed::Canceled => RevertOutcome::new(RevertStatus::Failed, "the revert was canceled".to_owned()),
+            Closed::Canceled => {
+                RevertOutcome::new(RevertStatus::Failed, "the revert was canceled".to_owned())
+            }
         };
         self.reverting = None;
         self.end_revert(task, outcome);
@@ -96,7 +105,9 @@ impl Run {
         self.order.iter().rev().find_map(|&task| {
             let compensation = self.tasks[task].compensation.as_ref();
             let wanted = self.planned(task).revertible && self.tasks[task].revert.is_none();
-            compensation.filter(|_| wanted).map(|compensation| (task, compensation))
+            compensation
+                .filter(|_| wanted)
+                .map(|compensation| (task, compensation))
         })
     }
 
@@ -122,15 +133,25 @@ impl Run {
         u64::try_from((left_ns + 999_999).div_euclid(1_000_000)).unwrap_or(0)
     }
 
-    fn revert(&self, task: usize, compensation: &Compensation, left_ms: u64, o: &Options) -> super::Command {
+    fn revert(
+        &self,
+        task: usize,
+        compensation: &Compensation,
+        left_ms: u64,
+        o: &Options,
+    ) -> super::Command {
         let planned = self.planned(task);
         let context = raw_json_payload(self.context.clone().into_bytes());
         commands::schedule(commands::Activity {
             id: format!("{REVERT_ID_PREFIX}{}", planned.id),
             kind: format!("{}{REVERT_TYPE_SUFFIX}", planned.service_name),
             queue: planned.service.clone(),
-            input: Some(Payloads { payloads: vec![raw_json_payload(compensation.data.clone())] }),
-            header: Some(Header { fields: HashMap::from([(COMPENSATION_HEADER.to_owned(), context)]) }),
+            input: Some(Payloads {
+                payloads: vec![raw_json_payload(compensation.data.clone())],
+            }),
+            header: Some(Header {
+                fields: HashMap::from([(COMPENSATION_HEADER.to_owned(), context)]),
+            }),
             start_to_close_ms: o.compensation_timeout_ms,
             schedule_to_close_ms: Some(left_ms),
             retry: commands::retry(
@@ -145,7 +166,11 @@ impl Run {
 
     /// Cancel requests for what is pending, in plan order.
     fn cancel_pending(&mut self, draft: &mut Draft) {
-        for task in self.tasks.iter_mut().filter(|task| task.stage == Stage::Pending && !task.cancel_requested) {
+        for task in self
+            .tasks
+            .iter_mut()
+            .filter(|task| task.stage == Stage::Pending && !task.cancel_requested)
+        {
             task.cancel_requested = true;
             draft.push(commands::request_cancel(task.scheduled_event_id));
         }
@@ -158,10 +183,14 @@ impl Run {
             let timer_id = || format!("{LATE_TIMER_PREFIX}{}", planned.id);
             match (task.stage, task.late_wait) {
                 (Stage::Unknown, LateWait::None) if planned.revertible => {
-                    let waited_ms = u64::try_from(now.since(task.closed_at).as_millis()).unwrap_or(u64::MAX);
+                    let waited_ms =
+                        u64::try_from(now.since(task.closed_at).as_millis()).unwrap_or(u64::MAX);
                     // A timer even for a wait that is over: which commands a run gives should not hang on milliseconds.
                     let left_ms = options.late_result_wait().saturating_sub(waited_ms).max(1);
-                    draft.push_node(commands::start_timer(timer_id(), left_ms), Node::LateResult(at));
+                    draft.push_node(
+                        commands::start_timer(timer_id(), left_ms),
+                        Node::LateResult(at),
+                    );
                     task.late_wait = LateWait::Waiting;
                 }
                 (Stage::Completed, LateWait::Waiting) => {
@@ -174,20 +203,35 @@ impl Run {
     }
 
     fn never_answered(&self) -> impl Iterator<Item = usize> {
-        (0..self.tasks.len()).filter(|&task| self.tasks[task].stage == Stage::Unknown && self.planned(task).revertible)
+        (0..self.tasks.len()).filter(|&task| {
+            self.tasks[task].stage == Stage::Unknown && self.planned(task).revertible
+        })
     }
 
     fn summarize(&self) -> CompensationSummary {
         let mut summary = CompensationSummary::default();
-        for (at, task) in self.tasks.iter().enumerate().filter(|(at, _)| self.planned(*at).revertible) {
+        for (at, task) in self
+            .tasks
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| self.planned(*at).revertible)
+        {
             let outcome = match task.stage {
-                Stage::Completed if task.compensation.is_some() => task.revert.as_ref().map(|revert| revert.status),
-                Stage::Unknown => (task.late_wait == LateWait::Over).then_some(RevertStatus::Unknown),
+                Stage::Completed if task.compensation.is_some() => {
+                    task.revert.as_ref().map(|revert| revert.status)
+                }
+                Stage::Unknown => {
+                    (task.late_wait == LateWait::Over).then_some(RevertStatus::Unknown)
+                }
                 _ => continue,
             };
-            debug_assert!(self.reverting != Some(at) || outcome.is_none(), "a task is reverted once");
+            debug_assert!(
+                self.reverting != Some(at) || outcome.is_none(),
+                "a task is reverted once"
+            );
             summary.total += 1;
-            summary.completed += usize::from(outcome.is_some_and(|status| !status.needs_attention()));
+            summary.completed +=
+                usize::from(outcome.is_some_and(|status| !status.needs_attention()));
             summary.failed += usize::from(outcome.is_some_and(RevertStatus::needs_attention));
         }
         summary.active = summary.completed + summary.failed < summary.total;
@@ -195,15 +239,26 @@ impl Run {
     }
 
     fn is_undone(&self) -> bool {
-        let waiting = self.tasks.iter().any(|task| task.late_wait == LateWait::Waiting);
+        let waiting = self
+            .tasks
+            .iter()
+            .any(|task| task.late_wait == LateWait::Waiting);
         self.pending == 0 && self.reverting.is_none() && !waiting
     }
 }
 
 impl Interpreter {
     /// Callers learn the end at once; the run stays open until it is undone.
-    pub(super) fn begin_undoing(&mut self, mut run: Box<Run>, mut memo: MemoFields, now: Timestamp, draft: &mut Draft) {
-        let Some(incident) = run.incident.clone() else { return self.phase = Phase::Running(run) };
+    pub(super) fn begin_undoing(
+        &mut self,
+        mut run: Box<Run>,
+        mut memo: MemoFields,
+        now: Timestamp,
+        draft: &mut Draft,
+    ) {
+        let Some(incident) = run.incident.clone() else {
+            return self.phase = Phase::Running(run);
+        };
         let mut change = StatusChange::new(&self.orchestration_id, incident.status(), now);
         let payload = self.incident_payload(&run, &incident);
         memo.insert("status".to_owned(), json_payload(change.status.as_str()));
@@ -231,16 +286,27 @@ impl Interpreter {
         self.decide_undoing(run, memo, now, draft);
     }
 
-    pub(super) fn decide_undoing(&mut self, mut run: Box<Run>, mut memo: MemoFields, now: Timestamp, draft: &mut Draft) {
+    pub(super) fn decide_undoing(
+        &mut self,
+        mut run: Box<Run>,
+        mut memo: MemoFields,
+        now: Timestamp,
+        draft: &mut Draft,
+    ) {
         let mut actions = Draft::default();
         run.settle_fresh();
         run.cancel_pending(&mut actions);
         run.await_late_results(&self.options, now, &mut actions);
         if run.pending == 0 && run.reverting.is_none() {
-            actions.commands.extend(run.next_revert(&self.options, now).map(|(command, node)| (command, Some(node))));
+            actions.commands.extend(
+                run.next_revert(&self.options, now)
+                    .map(|(command, node)| (command, Some(node))),
+            );
         }
         for task in std::mem::take(&mut run.unreported) {
-            actions.effects.push(Effect::CompensationFailed(self.failed_revert(&run, task, now)));
+            actions.effects.push(Effect::CompensationFailed(
+                self.failed_revert(&run, task, now),
+            ));
         }
         let summary = run.summarize();
         if !memo.is_empty() || summary != run.summary {
@@ -259,21 +325,31 @@ impl Interpreter {
 
     fn end_undone(&mut self, run: &Run, now: Timestamp, draft: &mut Draft) {
         for task in run.never_answered() {
-            draft.effects.push(Effect::CompensationFailed(self.lost_task(run, task, now)));
+            draft
+                .effects
+                .push(Effect::CompensationFailed(self.lost_task(run, task, now)));
         }
-        let Some(incident) = &run.incident else { return };
+        let Some(incident) = &run.incident else {
+            return;
+        };
         let payload = self.incident_payload(run, incident);
         draft.push(match incident {
             Incident::Failed { task, text } => {
                 let details = json!({"error": payload, "compensation": run.summary});
-                commands::fail("TaskFailed", format!("task {} failed: {text}", run.planned(*task).id), Some(&details))
+                commands::fail(
+                    "TaskFailed",
+                    format!("task {} failed: {text}", run.planned(*task).id),
+                    Some(&details),
+                )
             }
             Incident::Aborted { task, .. } => {
                 let details = json!({"abort": payload, "compensation": run.summary});
                 let message = format!("task {} aborted the orchestration", run.planned(*task).id);
                 commands::fail("TaskAborted", message, Some(&details))
             }
-            Incident::Canceled { .. } => commands::cancel(&json!({"abort": payload, "compensation": run.summary})),
+            Incident::Canceled { .. } => {
+                commands::cancel(&json!({"abort": payload, "compensation": run.summary}))
+            }
         });
         self.phase = Phase::Closed;
     }
@@ -284,7 +360,10 @@ impl Interpreter {
             Incident::Aborted { payload, .. } | Incident::Canceled { payload } => payload.clone(),
             Incident::Failed { task, text } => {
                 let planned = run.planned(*task);
-                let short = derived("task failure", &[self.run_id.as_bytes(), planned.id.as_bytes()]);
+                let short = derived(
+                    "task failure",
+                    &[self.run_id.as_bytes(), planned.id.as_bytes()],
+                );
                 json!({"id": format!("task_fail_{}_{short}", planned.id), "producer": planned.service, "error": text})
             }
         }
@@ -292,13 +371,20 @@ impl Interpreter {
 
     fn failed_revert(&self, run: &Run, task: usize, now: Timestamp) -> CompensationFailure {
         let done = &run.tasks[task];
-        let (data, ttl_ms) = done.compensation.as_ref().map_or((&b"null"[..], 0), |c| (&c.data[..], c.ttl_ms));
+        let (data, ttl_ms) = done
+            .compensation
+            .as_ref()
+            .map_or((&b"null"[..], 0), |c| (&c.data[..], c.ttl_ms));
         let outcome = done.revert.as_ref();
         CompensationFailure {
             data_json: String::from_utf8_lossy(data).into_owned(),
             ttl_ms: i64::try_from(ttl_ms).unwrap_or(i64::MAX),
-            status: outcome.map_or(RevertStatus::Failed, |outcome| outcome.status).to_string(),
-            failure: outcome.and_then(|outcome| outcome.error.clone()).unwrap_or_default(),
+            status: outcome
+                .map_or(RevertStatus::Failed, |outcome| outcome.status)
+                .to_string(),
+            failure: outcome
+                .and_then(|outcome| outcome.error.clone())
+                .unwrap_or_default(),
             attempts_made: done.revert_attempts,
             max_attempts: attempts(self.options.compensation_attempts),
             ..self.record(run, task, now)
@@ -310,7 +396,8 @@ impl Interpreter {
         CompensationFailure {
             data_json: "null".to_owned(),
             status: RevertStatus::Unknown.to_string(),
-            failure: "the task timed out and never answered: whether it was done is unknown".to_owned(),
+            failure: "the task timed out and never answered: whether it was done is unknown"
+                .to_owned(),
             attempts_made: run.tasks[task].attempts,
             max_attempts: attempts(self.options.task_attempts),
             ..self.record(run, task, now)
@@ -320,7 +407,13 @@ impl Interpreter {
     fn record(&self, run: &Run, task: usize, now: Timestamp) -> CompensationFailure {
         let planned = run.planned(task);
         CompensationFailure {
-            id: format!("c_{}", derived("compensation", &[self.run_id.as_bytes(), planned.id.as_bytes()])),
+            id: format!(
+                "c_{}",
+                derived(
+                    "compensation",
+                    &[self.run_id.as_bytes(), planned.id.as_bytes()]
+                )
+            ),
             orchestration_id: self.orchestration_id.clone(),
             task_id: planned.id.clone(),
             service_id: planned.service.clone(),

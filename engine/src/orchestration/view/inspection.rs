@@ -171,13 +171,19 @@ impl Inspection {
         Self {
             id: view.id.clone(),
             status: view.status.clone(),
-            action: view.submission.as_ref().map(|s| s.action.content.clone()).unwrap_or_default(),
+            action: view
+                .submission
+                .as_ref()
+                .map(|s| s.action.content.clone())
+                .unwrap_or_default(),
             timestamp: rfc3339(view.status_at),
             error: view.error.clone(),
             abort_info: abort_info(view),
             tasks: planned.map(|plan| {
                 let tasks = plan.tasks.iter().zip(&view.tasks);
-                tasks.map(|(planned, task)| TaskInspection::of(view, plan, planned, task)).collect()
+                tasks
+                    .map(|(planned, task)| TaskInspection::of(view, plan, planned, task))
+                    .collect()
             }),
             results: view.results.clone(),
             duration: nanos_between(view.status_at, now),
@@ -191,7 +197,9 @@ fn abort_info(view: &View) -> Option<AbortInfo> {
     Some(AbortInfo {
         task_id: task.map(|task| task.id.clone()).unwrap_or_default(),
         service_id: task.map(|task| task.service.clone()).unwrap_or_default(),
-        service_name: task.map(|task| task.service_name.clone()).unwrap_or_default(),
+        service_name: task
+            .map(|task| task.service_name.clone())
+            .unwrap_or_default(),
         payload: Some(payload.clone()).filter(|payload| !payload.is_null()),
     })
 }
@@ -200,8 +208,12 @@ impl TaskInspection {
     fn of(view: &View, plan: &Plan, planned: &PlanTask, task: &Task) -> Self {
         let last = task.history.last();
         let max_attempts = view.options.compensation_attempts;
-        let reverts = || task.reverts.iter().map(|step| (step, revert_status(step.status)));
-        let last_revert = reverts().last();
+        let reverts = || {
+            task.reverts
+                .iter()
+                .map(|step| (step, revert_status(step.status)))
+        };
+        let last_revert = reverts().next_back();
         Self {
             id: planned.id.clone(),
             service_id: planned.service.clone(),
@@ -223,7 +235,10 @@ impl TaskInspection {
                 .collect(),
             input: shown_input(plan, planned),
             output: task.output.clone(),
-            abort_payload: task.abort_payload.clone().filter(|payload| !payload.is_null()),
+            abort_payload: task
+                .abort_payload
+                .clone()
+                .filter(|payload| !payload.is_null()),
             error: last.and_then(|last| last.error.clone()),
             duration: match (task.history.first(), last) {
                 (Some(first), Some(last)) => nanos_between(first.at, last.at),
@@ -273,7 +288,9 @@ fn revert_event_id(task: &str, step: &Happened<RevertProgress>) -> String {
     let attempt = step.attempt;
     match step.status {
         RevertProgress::Attempted => format!("comp_attempt_{task}_{attempt}"),
-        RevertProgress::AttemptFailed | RevertProgress::Ended(RevertStatus::Failed) => format!("comp_fail_{task}_{attempt}"),
+        RevertProgress::AttemptFailed | RevertProgress::Ended(RevertStatus::Failed) => {
+            format!("comp_fail_{task}_{attempt}")
+        }
         RevertProgress::Ended(RevertStatus::Completed) => format!("comp_completed_{task}"),
         RevertProgress::Ended(RevertStatus::Partial) => format!("comp_completed_partially_{task}"),
         RevertProgress::Ended(RevertStatus::Expired) => format!("comp_expired_{task}"),
@@ -285,7 +302,9 @@ fn revert_event_id(task: &str, step: &Happened<RevertProgress>) -> String {
 fn shown_input(plan: &Plan, planned: &PlanTask) -> Map<String, Value> {
     let shown = planned.input.iter().map(|(name, value)| {
         let alone = Map::from_iter([(name.clone(), value.clone())]);
-        let resolved = resolve(&alone, &plan.task_zero, &|_| None).ok().and_then(|mut resolved| resolved.remove(name));
+        let resolved = resolve(&alone, &plan.task_zero, &|_| None)
+            .ok()
+            .and_then(|mut resolved| resolved.remove(name));
         (name.clone(), resolved.unwrap_or_else(|| value.clone()))
     });
     shown.collect()

@@ -100,7 +100,9 @@ impl ListItem {
             status,
             error,
             timestamp: rfc3339(Timestamp(record.started_at)),
-            compensation: memo.compensation.filter(|summary| undoing && summary.total > 0),
+            compensation: memo
+                .compensation
+                .filter(|summary| undoing && summary.total > 0),
         })
     }
 }

@@ -23,19 +23,24 @@ use orchestrion_proto::temporal::api::common::v1::{Memo, Payload};
 use orchestrion_proto::temporal::api::enums::v1::TimeoutType;
 use orchestrion_proto::temporal::api::failure::v1::Failure;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
-use orchestrion_proto::temporal::api::history::v1::{ActivityTaskScheduledEventAttributes, HistoryEvent};
+use orchestrion_proto::temporal::api::history::v1::{
+    ActivityTaskScheduledEventAttributes, HistoryEvent,
+};
 use orchestrion_proto::v1::{Note, note};
 use serde_json::Value;
 
 pub use self::inspection::{
-    AbortInfo, Compensation, CompensationEvent, Inspection, InterimResult, StatusEvent, TaskInspection,
+    AbortInfo, Compensation, CompensationEvent, Inspection, InterimResult, StatusEvent,
+    TaskInspection,
 };
 pub use self::list::{ListItem, Listing};
 use super::outcome::{
-    CompensationSummary, RevertOutcome, RevertStatus, TaskResult, abort_payload, ends_unknown, failure_text, late_result,
-    task_result, text_of, timeout_type,
+    CompensationSummary, RevertOutcome, RevertStatus, TaskResult, abort_payload, ends_unknown,
+    failure_text, late_result, task_result, text_of, timeout_type,
 };
-use super::submission::{Options, PlanningOutcome, PlanningResult, Submission, json_or_null, read_json};
+use super::submission::{
+    Options, PlanningOutcome, PlanningResult, Submission, json_or_null, read_json,
+};
 use super::{LATE_RESULT_SIGNAL, PLAN_ACTIVITY_TYPE, REVERT_ID_PREFIX, time_of};
 use crate::plan::{Plan, PlanTask};
 
@@ -141,7 +146,12 @@ enum RevertProgress {
 impl Task {
     fn push(&mut self, status: TaskStatus, at: Timestamp, error: Option<String>) {
         let attempt = self.attempts;
-        self.history.push(Happened { status, at, attempt, error });
+        self.history.push(Happened {
+            status,
+            at,
+            attempt,
+            error,
+        });
     }
 
     fn status(&self) -> Option<TaskStatus> {
@@ -157,23 +167,53 @@ impl Task {
     fn complete(&mut self, result: TaskResult, at: Timestamp, revertible: bool) {
         self.push(TaskStatus::Completed, at, None);
         self.output = Some(result.output);
-        self.undoable = result.compensation.filter(|_| revertible).map(|compensation| (at, compensation.ttl_ms));
+        self.undoable = result
+            .compensation
+            .filter(|_| revertible)
+            .map(|compensation| (at, compensation.ttl_ms));
     }
 
-    fn push_revert(&mut self, status: RevertProgress, at: Timestamp, attempt: Option<i32>, error: Option<String>) {
-        let attempt = attempt.or_else(|| self.reverts.last().map(|last| last.attempt)).unwrap_or(0);
-        self.reverts.push(Happened { status, at, attempt, error });
+    fn push_revert(
+        &mut self,
+        status: RevertProgress,
+        at: Timestamp,
+        attempt: Option<i32>,
+        error: Option<String>,
+    ) {
+        let attempt = attempt
+            .or_else(|| self.reverts.last().map(|last| last.attempt))
+            .unwrap_or(0);
+        self.reverts.push(Happened {
+            status,
+            at,
+            attempt,
+            error,
+        });
     }
 
     fn end_revert(&mut self, outcome: RevertOutcome, at: Timestamp) {
-        self.push_revert(RevertProgress::Ended(outcome.status), at, None, outcome.error);
+        self.push_revert(
+            RevertProgress::Ended(outcome.status),
+            at,
+            None,
+            outcome.error,
+        );
     }
 
     /// Where nothing was scheduled because the time was over, the journal says so by what it lacks.
     fn expire(&mut self, now: Timestamp) {
-        let Some((completed_at, ttl_ms)) = self.undoable else { return };
-        if self.reverts.is_empty() && now >= completed_at.plus(std::time::Duration::from_millis(ttl_ms)) {
-            self.push_revert(RevertProgress::Ended(RevertStatus::Expired), now, None, None);
+        let Some((completed_at, ttl_ms)) = self.undoable else {
+            return;
+        };
+        if self.reverts.is_empty()
+            && now >= completed_at.plus(std::time::Duration::from_millis(ttl_ms))
+        {
+            self.push_revert(
+                RevertProgress::Ended(RevertStatus::Expired),
+                now,
+                None,
+                None,
+            );
         }
     }
 }
@@ -198,15 +238,26 @@ impl View {
     }
 
     fn begin(event: &HistoryEvent) -> Option<Self> {
-        let Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) = &event.attributes else { return None };
+        let Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) = &event.attributes
+        else {
+            return None;
+        };
         let at = time_of(event);
         let submission = read_json::<Submission>(started.input.as_ref()).ok();
-        let options = submission.as_ref().map(|s| s.options.bounded()).unwrap_or_default();
+        let options = submission
+            .as_ref()
+            .map(|s| s.options.bounded())
+            .unwrap_or_default();
         let plan = submission.as_ref().and_then(|s| s.plan.clone());
         let mut view = Self {
             id: started.workflow_id.clone(),
             started_at: at,
-            status: if plan.is_some() { "processing" } else { "pending" }.to_owned(),
+            status: if plan.is_some() {
+                "processing"
+            } else {
+                "pending"
+            }
+            .to_owned(),
             status_at: at,
             closed: false,
             submission,
@@ -237,7 +288,11 @@ impl View {
     }
 
     fn place_of(&self, task_id: &str) -> Option<usize> {
-        self.plan.as_ref()?.tasks.iter().position(|task| task.id == task_id)
+        self.plan
+            .as_ref()?
+            .tasks
+            .iter()
+            .position(|task| task.id == task_id)
     }
 
     fn is_revertible(&self, task: usize) -> bool {
@@ -245,18 +300,30 @@ impl View {
     }
 
     fn node_of(&self, scheduled: &ActivityTaskScheduledEventAttributes) -> Option<Node> {
-        let kind = scheduled.activity_type.as_ref().map_or("", |kind| kind.name.as_str());
+        let kind = scheduled
+            .activity_type
+            .as_ref()
+            .map_or("", |kind| kind.name.as_str());
         if kind == PLAN_ACTIVITY_TYPE && self.plan.is_none() {
             return Some(Node::Planning);
         }
-        match self.place_of(&scheduled.activity_id).filter(|&task| !self.tasks[task].scheduled) {
+        match self
+            .place_of(&scheduled.activity_id)
+            .filter(|&task| !self.tasks[task].scheduled)
+        {
             Some(task) => Some(Node::Task(task)),
-            None => scheduled.activity_id.strip_prefix(REVERT_ID_PREFIX).and_then(|id| self.place_of(id)).map(Node::Revert),
+            None => scheduled
+                .activity_id
+                .strip_prefix(REVERT_ID_PREFIX)
+                .and_then(|id| self.place_of(id))
+                .map(Node::Revert),
         }
     }
 
     fn apply_event(&mut self, event: &HistoryEvent, at: Timestamp) {
-        let Some(attributes) = &event.attributes else { return };
+        let Some(attributes) = &event.attributes else {
+            return;
+        };
         match attributes {
             Attributes::ActivityTaskScheduledEventAttributes(a) => {
                 let Some(node) = self.node_of(a) else { return };
@@ -267,56 +334,87 @@ impl View {
                 }
                 self.nodes.insert(event.event_id, node);
             }
-            Attributes::ActivityTaskCompletedEventAttributes(a) => match self.nodes.get(&a.scheduled_event_id) {
-                Some(Node::Planning) => self.planned_with(read_json(a.result.as_ref()).ok()),
-                Some(&Node::Task(task)) => match task_result(a.result.as_ref()) {
-                    Ok(result) => self.complete_task(task, result, at),
-                    Err(bad) => self.tasks[task].push(TaskStatus::Failed, at, Some(bad)),
-                },
-                Some(&Node::Revert(task)) => {
-                    self.tasks[task].end_revert(RevertOutcome::of_result(a.result.as_ref()), at);
+            Attributes::ActivityTaskCompletedEventAttributes(a) => {
+                match self.nodes.get(&a.scheduled_event_id) {
+                    Some(Node::Planning) => self.planned_with(read_json(a.result.as_ref()).ok()),
+                    Some(&Node::Task(task)) => match task_result(a.result.as_ref()) {
+                        Ok(result) => self.complete_task(task, result, at),
+                        Err(bad) => self.tasks[task].push(TaskStatus::Failed, at, Some(bad)),
+                    },
+                    Some(&Node::Revert(task)) => {
+                        self.tasks[task]
+                            .end_revert(RevertOutcome::of_result(a.result.as_ref()), at);
+                    }
+                    None => {}
                 }
-                None => {}
-            },
-            Attributes::ActivityTaskFailedEventAttributes(a) => match self.nodes.get(&a.scheduled_event_id) {
-                Some(&Node::Task(task)) => self.fail_task(task, a.failure.as_ref(), at),
-                Some(&Node::Revert(task)) => {
-                    let outcome = RevertOutcome::of_failure(a.failure.as_ref(), a.retry_state());
-                    self.tasks[task].end_revert(outcome, at);
+            }
+            Attributes::ActivityTaskFailedEventAttributes(a) => {
+                match self.nodes.get(&a.scheduled_event_id) {
+                    Some(&Node::Task(task)) => self.fail_task(task, a.failure.as_ref(), at),
+                    Some(&Node::Revert(task)) => {
+                        let outcome =
+                            RevertOutcome::of_failure(a.failure.as_ref(), a.retry_state());
+                        self.tasks[task].end_revert(outcome, at);
+                    }
+                    Some(Node::Planning) | None => {}
                 }
-                Some(Node::Planning) | None => {}
-            },
-            Attributes::ActivityTaskTimedOutEventAttributes(a) => match self.nodes.get(&a.scheduled_event_id) {
-                Some(&Node::Task(task)) => {
-                    let started = self.tasks[task].attempts > 0;
-                    let unknown = ends_unknown(started, a.failure.as_ref());
-                    let status = if unknown { TaskStatus::Unknown } else { TaskStatus::Failed };
-                    self.tasks[task].push(status, at, Some(failure_text(a.failure.as_ref())));
+            }
+            Attributes::ActivityTaskTimedOutEventAttributes(a) => {
+                match self.nodes.get(&a.scheduled_event_id) {
+                    Some(&Node::Task(task)) => {
+                        let started = self.tasks[task].attempts > 0;
+                        let unknown = ends_unknown(started, a.failure.as_ref());
+                        let status = if unknown {
+                            TaskStatus::Unknown
+                        } else {
+                            TaskStatus::Failed
+                        };
+                        self.tasks[task].push(status, at, Some(failure_text(a.failure.as_ref())));
+                    }
+                    Some(&Node::Revert(task)) => self.tasks[task]
+                        .end_revert(RevertOutcome::of_timeout(a.failure.as_ref()), at),
+                    Some(Node::Planning) | None => {}
                 }
-                Some(&Node::Revert(task)) => self.tasks[task].end_revert(RevertOutcome::of_timeout(a.failure.as_ref()), at),
-                Some(Node::Planning) | None => {}
-            },
+            }
             Attributes::ActivityTaskCanceledEventAttributes(a) => {
                 if let Some(&Node::Task(task)) = self.nodes.get(&a.scheduled_event_id) {
                     let unknown = self.tasks[task].timed_out_before;
-                    let status = if unknown { TaskStatus::Unknown } else { TaskStatus::Cancelled };
+                    let status = if unknown {
+                        TaskStatus::Unknown
+                    } else {
+                        TaskStatus::Cancelled
+                    };
                     self.tasks[task].push(status, at, None);
                 }
             }
             // Attempts are noted when they start; the late event only repeats the last one, and says what was before it.
             Attributes::ActivityTaskStartedEventAttributes(a) => {
                 if let Some(&Node::Task(task)) = self.nodes.get(&a.scheduled_event_id) {
-                    self.tasks[task].timed_out_before = timeout_type(a.last_failure.as_ref()) != TimeoutType::Unspecified;
+                    self.tasks[task].timed_out_before =
+                        timeout_type(a.last_failure.as_ref()) != TimeoutType::Unspecified;
                 }
             }
-            Attributes::WorkflowExecutionSignaledEventAttributes(a) if a.signal_name == LATE_RESULT_SIGNAL => {
-                let Some((id, result)) = late_result(a.input.as_ref()) else { return };
-                let awaited = [Some(TaskStatus::Unknown), Some(TaskStatus::Failed), Some(TaskStatus::Cancelled)];
-                if let Some(task) = self.place_of(&id).filter(|&task| awaited.contains(&self.tasks[task].status())) {
+            Attributes::WorkflowExecutionSignaledEventAttributes(a)
+                if a.signal_name == LATE_RESULT_SIGNAL =>
+            {
+                let Some((id, result)) = late_result(a.input.as_ref()) else {
+                    return;
+                };
+                let awaited = [
+                    Some(TaskStatus::Unknown),
+                    Some(TaskStatus::Failed),
+                    Some(TaskStatus::Cancelled),
+                ];
+                if let Some(task) = self
+                    .place_of(&id)
+                    .filter(|&task| awaited.contains(&self.tasks[task].status()))
+                {
                     self.complete_task(task, result, at);
                 }
             }
-            Attributes::WorkflowPropertiesModifiedEventAttributes(a) => self.apply_memo(a.upserted_memo.as_ref(), at),
+            Attributes::WorkflowPropertiesModifiedEventAttributes(a) => {
+                self.apply_memo(a.upserted_memo.as_ref(), at)
+            }
             Attributes::WorkflowExecutionCompletedEventAttributes(a) => {
                 self.closed = true;
                 self.set_status("completed", at);
@@ -337,22 +435,33 @@ impl View {
     fn apply_note(&mut self, note: &Note) {
         let at = Timestamp(note.at);
         match &note.kind {
-            Some(note::Kind::ActivityAttemptStarted(n)) => self.attempt_started(n.scheduled_event_id, n.attempt, at),
+            Some(note::Kind::ActivityAttemptStarted(n)) => {
+                self.attempt_started(n.scheduled_event_id, n.attempt, at)
+            }
             Some(note::Kind::ActivityAttemptFailed(n)) => {
                 let error = Some(failure_text(n.failure.as_ref()));
                 match self.nodes.get(&n.scheduled_event_id) {
                     Some(&Node::Task(task)) => self.tasks[task].push(TaskStatus::Failed, at, error),
                     Some(&Node::Revert(task)) => {
-                        self.tasks[task].push_revert(RevertProgress::AttemptFailed, at, Some(n.attempt), error);
+                        self.tasks[task].push_revert(
+                            RevertProgress::AttemptFailed,
+                            at,
+                            Some(n.attempt),
+                            error,
+                        );
                     }
                     Some(Node::Planning) | None => {}
                 }
             }
-            Some(note::Kind::ActivityAttemptReturned(n)) => self.pause(n.scheduled_event_id, at, &n.reason),
+            Some(note::Kind::ActivityAttemptReturned(n)) => {
+                self.pause(n.scheduled_event_id, at, &n.reason)
+            }
             Some(note::Kind::ActivityWaiting(n)) => self.pause(n.scheduled_event_id, at, &n.reason),
             Some(note::Kind::ActivityProgress(n)) => {
                 if let Some(&Node::Task(task)) = self.nodes.get(&n.scheduled_event_id) {
-                    self.tasks[task].interim.push((at, json_or_null(n.update.as_ref())));
+                    self.tasks[task]
+                        .interim
+                        .push((at, json_or_null(n.update.as_ref())));
                 }
             }
             // Heartbeats, buffered events and workflow tasks say nothing to callers.
@@ -380,7 +489,12 @@ impl View {
     }
 
     fn planned_with(&mut self, answer: Option<PlanningResult>) {
-        if let Some(PlanningResult { outcome: PlanningOutcome::Planned, plan: Some(plan), .. }) = &answer {
+        if let Some(PlanningResult {
+            outcome: PlanningOutcome::Planned,
+            plan: Some(plan),
+            ..
+        }) = &answer
+        {
             self.set_plan(plan.clone());
         }
         self.planning = answer;
@@ -419,7 +533,10 @@ impl View {
         if self.ended_badly() && self.plan.is_some() {
             self.results = Some(vec![Value::Null]);
         }
-        self.culprit = summary.task.and_then(|id| self.place_of(&id)).or(self.culprit);
+        self.culprit = summary
+            .task
+            .and_then(|id| self.place_of(&id))
+            .or(self.culprit);
         // A task whose references lead nowhere fails without ever being scheduled.
         if let (Some(task), Some(error)) = (self.culprit, &self.error)
             && self.tasks[task].history.is_empty()
@@ -430,7 +547,10 @@ impl View {
     }
 
     fn ended_badly(&self) -> bool {
-        matches!(self.status.as_str(), "failed" | "aborted" | "not_actionable")
+        matches!(
+            self.status.as_str(),
+            "failed" | "aborted" | "not_actionable"
+        )
     }
 
     fn close(&mut self, at: Timestamp, from_outside: Option<String>) {
@@ -475,7 +595,8 @@ impl MemoView {
             status: text("status"),
             error: value("error"),
             abort: value("abort"),
-            compensation: value("compensation").and_then(|value| serde_json::from_value(value).ok()),
+            compensation: value("compensation")
+                .and_then(|value| serde_json::from_value(value).ok()),
             task: text("task"),
         }
     }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use orchestrion_proto::temporal::api::enums::v1::{TimeoutType, WorkflowExecutionStatus};
 use orchestrion_proto::v1::{
-    ActivityAttemptFailed, ActivityAttemptReturned, ActivityAttemptStarted, ActivityProgress, ActivityWaiting, Visibility,
+    ActivityAttemptFailed, ActivityAttemptReturned, ActivityAttemptStarted, ActivityProgress,
+    ActivityWaiting, Visibility,
 };
 use serde_json::json;
 
@@ -16,7 +17,11 @@ use crate::orchestration::submission::json_payload;
 impl World {
     fn attempt(&mut self, activity: &str, attempt: i32) -> &mut Self {
         self.note(activity, |scheduled_event_id| {
-            let started = ActivityAttemptStarted { scheduled_event_id, attempt, ..Default::default() };
+            let started = ActivityAttemptStarted {
+                scheduled_event_id,
+                attempt,
+                ..Default::default()
+            };
             note::Kind::ActivityAttemptStarted(started)
         })
     }
@@ -24,7 +29,12 @@ impl World {
     fn attempt_failed(&mut self, activity: &str, attempt: i32, message: &str) -> &mut Self {
         let failure = Some(application_failure("Failed", message, None));
         self.note(activity, |scheduled_event_id| {
-            let failed = ActivityAttemptFailed { scheduled_event_id, attempt, failure, ..Default::default() };
+            let failed = ActivityAttemptFailed {
+                scheduled_event_id,
+                attempt,
+                failure,
+                ..Default::default()
+            };
             note::Kind::ActivityAttemptFailed(failed)
         })
     }
@@ -41,19 +51,29 @@ impl World {
 
 fn statuses(task: &Value) -> Vec<String> {
     let history = task["statusHistory"].as_array().unwrap();
-    history.iter().map(|event| text_of(&event["status"])).collect()
+    history
+        .iter()
+        .map(|event| text_of(&event["status"]))
+        .collect()
 }
 
 #[test]
 fn an_inspection_has_the_members_its_clients_read() {
     let mut world = World::start(&Submission {
-        action: crate::orchestration::Action { kind: String::new(), content: "Say hello".to_owned() },
+        action: crate::orchestration::Action {
+            kind: String::new(),
+            content: "Say hello".to_owned(),
+        },
         ..submission(Some(plan(&[task("task1", &[])])))
     });
     world.turn().advance(1).attempt("task1", 1).advance(2);
     world.note("task1", |scheduled_event_id| {
         let update = Some(json_payload(&json!({"progress": 50})));
-        note::Kind::ActivityProgress(ActivityProgress { scheduled_event_id, attempt: 1, update })
+        note::Kind::ActivityProgress(ActivityProgress {
+            scheduled_event_id,
+            attempt: 1,
+            update,
+        })
     });
     world.advance(3).completed("task1", done(1)).turn();
     assert_eq!(
@@ -121,27 +141,58 @@ fn every_attempt_and_every_pause_is_shown() {
     let mut world = World::of_tasks(&[task("task1", &[]), task("task2", &["task1"])]);
     let waiting = |scheduled_event_id| {
         let reason = "service task1 is not connected".to_owned();
-        note::Kind::ActivityWaiting(ActivityWaiting { scheduled_event_id, attempt: 1, reason })
+        note::Kind::ActivityWaiting(ActivityWaiting {
+            scheduled_event_id,
+            attempt: 1,
+            reason,
+        })
     };
     world.note("task1", waiting).attempt("task1", 1);
     world.note("task1", |scheduled_event_id| {
         let reason = "the connection was lost".to_owned();
-        note::Kind::ActivityAttemptReturned(ActivityAttemptReturned { scheduled_event_id, attempt: 1, reason })
+        note::Kind::ActivityAttemptReturned(ActivityAttemptReturned {
+            scheduled_event_id,
+            attempt: 1,
+            reason,
+        })
     });
-    world.note("task1", waiting).attempt("task1", 1).attempt_failed("task1", 1, "no stock");
+    world
+        .note("task1", waiting)
+        .attempt("task1", 1)
+        .attempt_failed("task1", 1, "no stock");
     assert_eq!(world.task(0)["error"], "no stock");
     world.attempt("task1", 2).completed("task1", done(1));
     let task1 = world.task(0);
     assert_eq!(
         statuses(&task1),
-        ["paused", "processing", "paused", "processing", "failed", "processing", "completed"]
+        [
+            "paused",
+            "processing",
+            "paused",
+            "processing",
+            "failed",
+            "processing",
+            "completed"
+        ]
     );
-    assert_eq!(task1["statusHistory"][0]["error"], "service task1 is not connected");
-    assert_eq!(task1["statusHistory"][2]["error"], "the connection was lost");
+    assert_eq!(
+        task1["statusHistory"][0]["error"],
+        "service task1 is not connected"
+    );
+    assert_eq!(
+        task1["statusHistory"][2]["error"],
+        "the connection was lost"
+    );
     assert_eq!(task1.get("error"), None);
     let task2 = world.task(1);
-    assert_eq!((task2["status"].as_str(), statuses(&task2).len()), (Some("registered"), 0));
-    assert_eq!(task2["input"], json!({"message": "hello", "of_task1": "$task1.n"}));
+    assert_eq!(
+        (task2["status"].as_str(), statuses(&task2).len()),
+        (Some("registered"), 0)
+    );
+    assert_eq!(
+        task2["input"],
+        json!({"message": "hello", "of_task1": "$task1.n"})
+    );
     assert_eq!(world.inspection().get("results"), None);
 }
 
@@ -149,36 +200,70 @@ fn every_attempt_and_every_pause_is_shown() {
 fn a_failed_run_shows_its_undoing() {
     let tasks = [task("a", &[]), task("b", &["a"]), task("c", &["b"])];
     let mut world = World::of_tasks(&tasks);
-    world.completed("a", done(1)).turn().completed("b", done(2)).turn();
+    world
+        .completed("a", done(1))
+        .turn()
+        .completed("b", done(2))
+        .turn();
     world.attempt("c", 5).failed("c", "card declined").turn();
-    world.attempt("revert:b", 1).attempt_failed("revert:b", 1, "busy").attempt("revert:b", 2);
+    world
+        .attempt("revert:b", 1)
+        .attempt_failed("revert:b", 1, "busy")
+        .attempt("revert:b", 2);
     assert_eq!(
         world.task(1)["compensation"],
         json!({"status": "processing", "attempt": 2, "max_attempts": 10, "timestamp": "2023-11-14T22:13:20.004Z"})
     );
-    world.completed("revert:b", json!({"status": "partial"})).turn();
-    world.attempt("revert:a", 1).completed("revert:a", json!({"status": "failed", "error": "too late"})).turn();
+    world
+        .completed("revert:b", json!({"status": "partial"}))
+        .turn();
+    world
+        .attempt("revert:a", 1)
+        .completed("revert:a", json!({"status": "failed", "error": "too late"}))
+        .turn();
 
     let inspection = world.inspection();
     assert_eq!(inspection["status"], "failed");
-    assert_eq!(inspection["timestamp"], "2023-11-14T22:13:20.004Z", "the end for callers, not that of the undoing");
+    assert_eq!(
+        inspection["timestamp"], "2023-11-14T22:13:20.004Z",
+        "the end for callers, not that of the undoing"
+    );
     assert_eq!(inspection["error"]["producer"], "s_c");
     assert_eq!(inspection["results"], json!([null]));
     let ids = |task: usize| {
-        let history = inspection["tasks"][task]["compensationHistory"].as_array().unwrap();
-        history.iter().map(|step| text_of(&step["id"])).collect::<Vec<_>>()
+        let history = inspection["tasks"][task]["compensationHistory"]
+            .as_array()
+            .unwrap();
+        history
+            .iter()
+            .map(|step| text_of(&step["id"]))
+            .collect::<Vec<_>>()
     };
-    assert_eq!(ids(1), ["comp_attempt_b_1", "comp_fail_b_1", "comp_attempt_b_2", "comp_completed_partially_b"]);
+    assert_eq!(
+        ids(1),
+        [
+            "comp_attempt_b_1",
+            "comp_fail_b_1",
+            "comp_attempt_b_2",
+            "comp_completed_partially_b"
+        ]
+    );
     assert_eq!(ids(0), ["comp_attempt_a_1", "comp_fail_a_1"]);
     let last = &inspection["tasks"][0]["compensationHistory"][1];
-    assert_eq!((&last["status"], &last["error"], &last["maxAttempts"]), (&json!("failed"), &json!("too late"), &json!(10)));
+    assert_eq!(
+        (&last["status"], &last["error"], &last["maxAttempts"]),
+        (&json!("failed"), &json!("too late"), &json!(10))
+    );
     assert_eq!(inspection["tasks"][2]["status"], "failed");
 }
 
 #[test]
 fn similar_ids_are_told_apart() {
     let mut world = World::of_tasks(&[task("task1", &[]), task("task10", &[])]);
-    world.attempt("task10", 1).completed("task10", done(10)).turn();
+    world
+        .attempt("task10", 1)
+        .completed("task10", done(10))
+        .turn();
     assert_eq!(world.task(0)["status"], "registered");
     assert_eq!(world.task(1)["output"], json!({"n": 10}));
 }
@@ -186,32 +271,46 @@ fn similar_ids_are_told_apart() {
 #[test]
 fn an_abort_says_who_and_why() {
     let mut world = World::of_tasks(&[task("task1", &[])]);
-    world.attempt("task1", 1).aborted("task1", &json!({"why": "out of stock"})).turn();
+    world
+        .attempt("task1", 1)
+        .aborted("task1", &json!({"why": "out of stock"}))
+        .turn();
     let inspection = world.inspection();
     assert_eq!(inspection["status"], "aborted");
     assert_eq!(
         inspection["abortInfo"],
         json!({"taskId": "task1", "serviceId": "s_task1", "serviceName": "service-task1", "payload": {"why": "out of stock"}})
     );
-    assert_eq!(inspection["tasks"][0]["abortPayload"], json!({"why": "out of stock"}));
+    assert_eq!(
+        inspection["tasks"][0]["abortPayload"],
+        json!({"why": "out of stock"})
+    );
     assert_eq!(statuses(&inspection["tasks"][0]), ["processing", "aborted"]);
 }
 
 #[test]
 fn an_unknown_outcome_is_shown_until_it_is_known() {
     let mut world = World::of_tasks(&[task("task1", &[])]);
-    world.attempt("task1", 5).timed_out("task1", TimeoutType::StartToClose).turn();
+    world
+        .attempt("task1", 5)
+        .timed_out("task1", TimeoutType::StartToClose)
+        .turn();
     assert_eq!(world.task(0)["status"], "unknown");
     world.late_result("task1", done(1)).turn();
     assert_eq!(world.task(0)["status"], "completed");
-    world.attempt("revert:task1", 1).completed("revert:task1", json!({"status": "completed"})).turn();
+    world
+        .attempt("revert:task1", 1)
+        .completed("revert:task1", json!({"status": "completed"}))
+        .turn();
     assert_eq!(world.task(0)["compensation"]["status"], "completed");
 }
 
 #[test]
 fn what_was_never_scheduled_and_failed_is_shown_as_failed() {
     let mut nowhere = task("task1", &[]);
-    nowhere.input.insert("list".to_owned(), json!(["$task0.nothing"]));
+    nowhere
+        .input
+        .insert("list".to_owned(), json!(["$task0.nothing"]));
     let world = World::of_tasks(&[nowhere]);
     assert_eq!(world.task(0)["status"], "failed");
     assert!(text_of(&world.task(0)["error"]).contains("`$task0.nothing`"));
@@ -230,14 +329,44 @@ fn a_planning_is_inspected_at_any_moment() {
     world.turn();
     assert_eq!(members(&world), ("pending".to_owned(), bare));
     let mut refused = World::start(&submission(None));
-    refused.turn().completed("plan", json!({"outcome": "not_actionable", "reason": "no baker"})).turn();
-    assert_eq!(refused.inspection()["error"], "preparation failed with status not_actionable: no baker");
-    assert_eq!(members(&refused), ("not_actionable".to_owned(), "id status action timestamp error duration".to_owned()));
+    refused
+        .turn()
+        .completed(
+            "plan",
+            json!({"outcome": "not_actionable", "reason": "no baker"}),
+        )
+        .turn();
+    assert_eq!(
+        refused.inspection()["error"],
+        "preparation failed with status not_actionable: no baker"
+    );
+    assert_eq!(
+        members(&refused),
+        (
+            "not_actionable".to_owned(),
+            "id status action timestamp error duration".to_owned()
+        )
+    );
 
-    world.completed("plan", json!({"outcome": "planned", "plan": plan(&[task("task1", &[])])})).turn();
+    world
+        .completed(
+            "plan",
+            json!({"outcome": "planned", "plan": plan(&[task("task1", &[])])}),
+        )
+        .turn();
     let inspection = world.inspection();
-    assert_eq!((&inspection["status"], &inspection["tasks"][0]["status"]), (&json!("processing"), &json!("registered")));
-    assert_eq!(View::fold(&world.journal).unwrap().planning.unwrap().outcome, PlanningOutcome::Planned);
+    assert_eq!(
+        (&inspection["status"], &inspection["tasks"][0]["status"]),
+        (&json!("processing"), &json!("registered"))
+    );
+    assert_eq!(
+        View::fold(&world.journal)
+            .unwrap()
+            .planning
+            .unwrap()
+            .outcome,
+        PlanningOutcome::Planned
+    );
 }
 
 #[test]
@@ -248,7 +377,10 @@ fn a_journal_that_is_none_has_no_view() {
 }
 
 fn listed(id: &str, status: WorkflowExecutionStatus, memo: &[(&str, Value)]) -> Visibility {
-    let fields: HashMap<_, _> = memo.iter().map(|(name, value)| ((*name).to_owned(), json_payload(value))).collect();
+    let fields: HashMap<_, _> = memo
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), json_payload(value)))
+        .collect();
     Visibility {
         workflow_id: id.to_owned(),
         workflow_type: WORKFLOW_TYPE.to_owned(),
@@ -264,21 +396,52 @@ fn a_listing_groups_by_what_callers_know() {
     use WorkflowExecutionStatus::{Canceled, Completed, Failed, Running, Terminated};
     let action = ("action", json!("Say hello"));
     let status = |status: &str| ("status", json!(status));
-    let undone = |total: usize| ("compensation", json!({"active": true, "total": total, "completed": 0, "failed": 0}));
-    let foreign = Visibility { workflow_type: "other".to_owned(), ..listed("w", Running, &[]) };
+    let undone = |total: usize| {
+        (
+            "compensation",
+            json!({"active": true, "total": total, "completed": 0, "failed": 0}),
+        )
+    };
+    let foreign = Visibility {
+        workflow_type: "other".to_owned(),
+        ..listed("w", Running, &[])
+    };
     let records = [
         listed("o_1", Running, &[action.clone(), status("pending")]),
         listed("o_2", Running, &[action.clone(), status("processing")]),
         listed("o_3", Completed, &[action.clone(), status("processing")]),
         // Its undoing goes on, and its callers know the end.
-        listed("o_4", Running, &[action.clone(), status("failed"), ("error", json!({"id": "x"})), undone(2)]),
-        listed("o_5", Failed, &[action.clone(), status("not_actionable"), ("error", json!("no baker"))]),
-        listed("o_6", Canceled, &[action.clone(), status("aborted"), undone(0)]),
+        listed(
+            "o_4",
+            Running,
+            &[
+                action.clone(),
+                status("failed"),
+                ("error", json!({"id": "x"})),
+                undone(2),
+            ],
+        ),
+        listed(
+            "o_5",
+            Failed,
+            &[
+                action.clone(),
+                status("not_actionable"),
+                ("error", json!("no baker")),
+            ],
+        ),
+        listed(
+            "o_6",
+            Canceled,
+            &[action.clone(), status("aborted"), undone(0)],
+        ),
         listed("o_7", Terminated, &[action, status("processing")]),
         foreign,
     ];
     let at = r#""timestamp":"2023-11-14T22:13:20Z""#;
-    let item = |id: &str, status: &str, rest: &str| format!(r#"[{{"id":"{id}","action":"Say hello","status":"{status}"{rest}}}]"#);
+    let item = |id: &str, status: &str, rest: &str| {
+        format!(r#"[{{"id":"{id}","action":"Say hello","status":"{status}"{rest}}}]"#)
+    };
     assert_eq!(
         serde_json::to_string(&Listing::of(&records)).unwrap(),
         format!(

@@ -366,6 +366,15 @@ fn parameters_are_checked_where_they_are_used() {
         );
     }
     assert!(against(plan(), data(json!(5), json!(1))).starts_with("input `productId`"));
+    let nested = json!({"productId": "p", "quantity": 1, "address": {"city": "$task0.p", "zip": "$task0.q"}});
+    assert!(check(reserve(nested.clone()), data(json!("Bern"), json!("8000"))).is_ok());
+    let told = against(reserve(nested), data(json!("Bern"), json!("CH-8000")));
+    assert!(
+        told.starts_with(
+            "input `address.zip` of `task1` is not what its service takes: value is not of type"
+        ),
+        "{told}"
+    );
 }
 
 #[test]

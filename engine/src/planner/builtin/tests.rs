@@ -382,6 +382,85 @@ fn nested_outputs_are_found() {
 }
 
 #[test]
+fn a_parameter_of_another_meaning_is_no_answer() {
+    let lookup = service(
+        "product-lookup",
+        "Looks up a product",
+        "productId: string",
+        "title: string",
+    );
+    assert!(
+        check(
+            "Look up the product",
+            json!({"customerId": "c"}),
+            std::slice::from_ref(&lookup)
+        )
+        .starts_with("no: ")
+    );
+    assert_eq!(
+        check("Look up the product", json!({"id": "p"}), &[lookup]),
+        "task1 product-lookup {productId:$task0.id}"
+    );
+    let asker = service(
+        "researcher",
+        "Researches a topic in depth",
+        "question: string",
+        "report: string",
+    );
+    assert_eq!(
+        check("Research this", json!({"topic": "tides"}), &[asker]),
+        "task1 researcher {question:$task0.topic}"
+    );
+    let mut ship = service(
+        "shipper",
+        "Ships a parcel",
+        "address: string",
+        "ok: boolean",
+    );
+    let two = json!({"homeAddress": "a", "billingAddress": "b"});
+    assert!(
+        check("Ship it", two, std::slice::from_ref(&ship))
+            .starts_with("no: `shipper` needs `address` (string)")
+    );
+    ship.input_schema["properties"]["address"] = json!({"type": "object"});
+    assert!(
+        check("Ship it", json!({"address": "Main 1"}), &[ship])
+            .starts_with("no: `shipper` needs `address` (object)")
+    );
+}
+
+#[test]
+fn schemas_of_pydantic_are_read() {
+    let mut reserve = service(
+        "inventory",
+        "Manages the stock: checks and reserves items",
+        "sku: string",
+        "",
+    );
+    reserve.input_schema = json!({
+        "$defs": {"Level": {"enum": ["economy", "express"], "title": "Level", "type": "string"},
+                  "Line": {"type": "object", "title": "Line", "required": ["sku", "quantity"],
+                           "properties": {"sku": {"type": "string", "title": "Sku"}, "quantity": {"type": "integer", "title": "Quantity"}}}},
+        "properties": {"line": {"$ref": "#/$defs/Line"}, "level": {"$ref": "#/$defs/Level", "default": "economy"},
+                       "note": {"anyOf": [{"type": "string"}, {"type": "null"}], "default": null}},
+        "required": ["line", "level"], "title": "ReserveInput", "type": "object"
+    });
+    let fields = json!({"sku": "lamp", "quantity": "2", "note": null});
+    assert_eq!(
+        check(
+            "Reserve two lamps by express",
+            fields.clone(),
+            std::slice::from_ref(&reserve)
+        ),
+        "task1 inventory {line:{sku:$task0.sku,quantity:$task0.quantity},level:express,note:$task0.note}"
+    );
+    assert_eq!(
+        check("Reserve two lamps", fields, &[reserve]),
+        "task1 inventory {line:{sku:$task0.sku,quantity:$task0.quantity},level:economy,note:$task0.note}"
+    );
+}
+
+#[test]
 fn many_services_are_searched_quickly() {
     let services: Vec<_> = (0..300)
         .map(|n| {

@@ -8,19 +8,24 @@
 //! 3. the one value of an enum that the action mentions;
 //! 4. the one parameter, then the one value of a service that is asked for, whose name is most alike (`total` for `amount`);
 //! 5. for an object: its own required members, each in the same way;
-//! 6. for an instruction or a question: the action itself; else the schema's default;
-//! 7. if it is the only one still empty: the only unused parameter that fits, the only quoted text, the only number of the action.
+//! 6. the schema's default;
+//! 7. if it is the only one the service requires, and one of both names says little (`message`, `question`, `text`): the only unused
+//!    parameter that fits;
+//! 8. for an instruction or a question: the action itself;
+//! 9. if it is the only one of its type still empty: the only quoted text, or the only number, of the action.
 //!
 //! A service that gives a value is pulled in when it can be wired itself; for a name as common as `status` only when it is asked for.
 
+mod finish;
+
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::choose::{Output, Profile, Wanted};
 use super::words::{is_generic, likeness, same_stems, stems_of_name, words};
 use crate::plan::Parameter;
-use crate::plan::reference::{Reference, Segment, TASK_ZERO, escape, is_task_zero};
+use crate::plan::reference::{Segment, escape, is_task_zero};
 use crate::plan::schema::{Schema, TypeSet};
 
 /// How many services are tried for one action.
@@ -232,7 +237,7 @@ impl<'a> Wiring<'a> {
             Self::alike_parameter,
             Self::alike_output,
             Self::object,
-            Self::spoken,
+            Self::default,
         ];
         others
             .into_iter()
@@ -253,7 +258,10 @@ impl<'a> Wiring<'a> {
         if slot.depth == 0 {
             self.profiles[slot.service].takes(slot.member, value)
         } else {
-            slot.schema.types().meets(TypeSet::of(value))
+            let read = || serde_json::from_str::<Value>(value.as_str()?.trim()).ok();
+            let read = read().filter(|value| value.is_number() || value.is_boolean());
+            let types = read.map_or(TypeSet::NONE, |value| TypeSet::of(&value));
+            slot.schema.types().meets(TypeSet::of(value).or(types))
         }
     }
 
@@ -326,22 +334,23 @@ impl<'a> Wiring<'a> {
     /// The one parameter whose name is most alike, unless another input of the service has that name.
     fn alike_parameter(&mut self, slot: Slot<'a>, _: &mut Vec<usize>) -> Option<Filling> {
         let stems = stems_of_name(slot.name);
-        let properties =
-            Schema::root(&self.profiles[slot.service].service.input_schema).properties();
-        let of_another = |name: &str| {
-            let parameter = stems_of_name(name);
-            properties.iter().any(|(other, _)| {
-                *other != slot.member && same_stems(&stems_of_name(other), &parameter)
-            })
-        };
-        let candidates = self
-            .data
-            .iter()
-            .filter(|p| !of_another(&p.field) && self.takes(slot, &p.value));
+        let candidates = self.data.iter().filter(|parameter| {
+            !self.is_of_another(slot, &stems_of_name(&parameter.field))
+                && self.takes(slot, &parameter.value)
+        });
         let best = single_best(candidates, |parameter| {
             likeness(&stems, &stems_of_name(&parameter.field))
         })?;
         Some(Filling::Parameter(best.field.clone()))
+    }
+
+    /// Whether another input of the service has this name.
+    fn is_of_another(&self, slot: Slot<'a>, stems: &[String]) -> bool {
+        let properties =
+            Schema::root(&self.profiles[slot.service].service.input_schema).properties();
+        properties
+            .iter()
+            .any(|(other, _)| *other != slot.member && same_stems(&stems_of_name(other), stems))
     }
 
     /// The one value whose name is most alike, of the first service that is wired or asked for and has the most alike one.
@@ -411,11 +420,8 @@ impl<'a> Wiring<'a> {
         (!members.is_empty()).then_some(Filling::Object(members))
     }
 
-    /// The action itself for an instruction, or the default of the schema.
-    fn spoken(&mut self, slot: Slot<'a>, _: &mut Vec<usize>) -> Option<Filling> {
-        if SPOKEN.contains(&slot.name) && self.takes(slot, &Value::from(self.action)) {
-            return Some(Filling::Literal(self.literal(&Value::from(self.action))));
-        }
+    /// The default of the schema.
+    fn default(&mut self, slot: Slot<'a>, _: &mut Vec<usize>) -> Option<Filling> {
         slot.schema
             .keyword("default")
             .map(|value| Filling::Literal(self.literal(value)))
@@ -428,17 +434,12 @@ impl<'a> Wiring<'a> {
         empty: &[Slot<'a>],
         filled: &[(String, Filling)],
     ) -> Option<Filling> {
-        if let [_] = empty {
-            let mut used = self.used();
-            filled
-                .iter()
-                .for_each(|(_, filling)| note_used(filling, &mut used));
-            let unused = |parameter: &&Parameter| {
-                !used.contains(&parameter.field) && self.takes(slot, &parameter.value)
-            };
-            if let [only] = self.data.iter().filter(unused).collect::<Vec<_>>()[..] {
-                return Some(Filling::Parameter(only.field.clone()));
-            }
+        if let Some(parameter) = self.only_parameter(slot, filled) {
+            return Some(Filling::Parameter(parameter.field.clone()));
+        }
+        let action = Value::from(self.action);
+        if SPOKEN.contains(&slot.name) && self.takes(slot, &action) {
+            return Some(Filling::Literal(self.literal(&action)));
         }
         let value_of = |kind: TypeSet, values: Vec<Value>| match &values[..] {
             [only] if slot.schema.types().meets(kind) && self.takes(slot, only) => {
@@ -453,6 +454,37 @@ impl<'a> Wiring<'a> {
         };
         value_of(TypeSet::STRING, quoted_texts(self.action))
             .or_else(|| value_of(TypeSet::NUMBER, numbers(self.action)))
+    }
+
+    /// The only unused parameter for the only input that a service requires, if their names do not speak against it.
+    fn only_parameter(
+        &self,
+        slot: Slot<'a>,
+        filled: &[(String, Filling)],
+    ) -> Option<&'a Parameter> {
+        let asked_for = self
+            .wanted
+            .iter()
+            .any(|wanted| wanted.service == slot.service);
+        let required = Schema::root(&self.profiles[slot.service].service.input_schema).required();
+        if !asked_for || required.len() != 1 || !filled.is_empty() {
+            return None;
+        }
+        let used = self.used();
+        let unused = |parameter: &&Parameter| {
+            !used.contains(&parameter.field) && self.takes(slot, &parameter.value)
+        };
+        let [only] = self.data.iter().filter(unused).collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        let (input, parameter) = (stems_of_name(slot.name), stems_of_name(&only.field));
+        if self.is_of_another(slot, &parameter) {
+            return None;
+        }
+        let is_id = |stems: &[String]| stems.last().is_some_and(|stem| stem == "id");
+        let says_little = |stems: &[String]| stems.iter().all(|stem| is_generic(stem));
+        let vague = SPOKEN.contains(&slot.name) || says_little(&input) || says_little(&parameter);
+        (vague && is_id(&input) == is_id(&parameter)).then_some(only)
     }
 
     /// A literal that is no reference, whatever it holds.
@@ -472,169 +504,11 @@ impl<'a> Wiring<'a> {
         }
     }
 
-    /// Fills optional inputs: with parameters of their name, and with values of their name that services before return.
-    pub(super) fn fill_optional(&mut self) {
-        for at in 0..self.nodes.len() {
-            for (name, schema) in self.empty_inputs(at) {
-                let slot = Slot {
-                    service: self.nodes[at].service,
-                    member: name,
-                    name,
-                    schema,
-                    depth: 0,
-                };
-                let stems = stems_of_name(name);
-                let filling = self
-                    .parameter(slot, &|parameter| parameter == name)
-                    .or_else(|| {
-                        self.parameter(slot, &|parameter| {
-                            same_stems(&stems_of_name(parameter), &stems)
-                        })
-                    })
-                    .or_else(|| self.earlier_output(slot, at));
-                if let Some(filling) = filling {
-                    self.nodes[at].inputs.push((name.to_owned(), filling));
-                }
-            }
-        }
-    }
-
-    fn earlier_output(&self, slot: Slot<'a>, at: usize) -> Option<Filling> {
-        if stems_of_name(slot.name).iter().all(|stem| is_generic(stem)) {
-            return None;
-        }
-        let wanted = slot.schema.any_of();
-        self.nodes[..at].iter().find_map(|node| {
-            let outputs = &self.profiles[node.service].outputs;
-            let output = outputs
-                .iter()
-                .find(|output| output.name == slot.name && output.schema.overlaps(&wanted))?;
-            Some(Filling::Output {
-                service: node.service,
-                path: output.path.clone(),
-            })
-        })
-    }
-
-    fn empty_inputs(&self, at: usize) -> Vec<(&'a str, Schema<'a>)> {
-        let node = &self.nodes[at];
-        let properties =
-            Schema::root(&self.profiles[node.service].service.input_schema).properties();
-        properties
-            .into_iter()
-            .filter(|(name, _)| !node.inputs.iter().any(|(filled, _)| filled == name))
-            .collect()
-    }
-
-    /// Finds a use for parameters that have none: a further service that the action speaks of, or an optional input of a name that is
-    /// alike. Gives those that remain.
-    pub(super) fn use_rest(&mut self) -> Vec<&'a str> {
-        for parameter in self.data {
-            if self.used().contains(&parameter.field) {
-                continue;
-            }
-            let stems = stems_of_name(&parameter.field);
-            let mut takers: Vec<_> = (0..self.profiles.len())
-                .filter(|&at| self.scores[at] > 0.0 && self.has_input(at, parameter))
-                .collect();
-            takers.sort_by(|&a, &b| self.scores[b].total_cmp(&self.scores[a]).then(a.cmp(&b)));
-            for taker in takers {
-                if !self.nodes.iter().any(|node| node.service == taker) && self.add(taker).is_ok() {
-                    self.fill_optional();
-                    break;
-                }
-            }
-            if self.used().contains(&parameter.field) {
-                continue;
-            }
-            let slots: Vec<_> = (0..self.nodes.len())
-                .flat_map(|at| {
-                    self.empty_inputs(at)
-                        .into_iter()
-                        .map(move |(name, schema)| (at, name, schema))
-                })
-                .filter(|(at, name, _)| {
-                    self.profiles[self.nodes[*at].service].takes(name, &parameter.value)
-                })
-                .collect();
-            let best = single_best(slots.iter(), |(_, name, _)| {
-                likeness(&stems, &stems_of_name(name))
-            });
-            if let Some((at, name, _)) = best {
-                let filling = Filling::Parameter(parameter.field.clone());
-                self.nodes[*at].inputs.push(((*name).to_owned(), filling));
-            }
-        }
-        let used = self.used();
-        self.data
-            .iter()
-            .map(|parameter| parameter.field.as_str())
-            .filter(|field| !used.contains(*field))
-            .collect()
-    }
-
-    fn has_input(&self, service: usize, parameter: &Parameter) -> bool {
-        let profile = &self.profiles[service];
-        let stems = stems_of_name(&parameter.field);
-        Schema::root(&profile.service.input_schema)
-            .properties()
-            .into_iter()
-            .any(|(name, _)| {
-                (name == parameter.field || same_stems(&stems_of_name(name), &stems))
-                    && profile.takes(name, &parameter.value)
-            })
-    }
-
     fn used(&self) -> BTreeSet<String> {
         let mut used = BTreeSet::new();
         let fillings = self.nodes.iter().flat_map(|node| &node.inputs);
         fillings.for_each(|(_, filling)| note_used(filling, &mut used));
         used
-    }
-
-    /// The services in an order in which they can run, each with its input; `id` names the task of a service.
-    pub(super) fn into_inputs(
-        self,
-        id: &dyn Fn(usize) -> String,
-    ) -> Vec<(usize, Map<String, Value>)> {
-        let position = |service: usize| {
-            self.nodes
-                .iter()
-                .position(|node| node.service == service)
-                .unwrap_or(0)
-        };
-        let input = |node: &Node| -> Map<String, Value> {
-            node.inputs
-                .iter()
-                .map(|(name, filling)| (name.clone(), written(filling, &position, id)))
-                .collect()
-        };
-        self.nodes
-            .iter()
-            .map(|node| (node.service, input(node)))
-            .collect()
-    }
-}
-
-fn written(
-    filling: &Filling,
-    position: &dyn Fn(usize) -> usize,
-    id: &dyn Fn(usize) -> String,
-) -> Value {
-    let refer =
-        |task: String, path: Vec<Segment>| Value::String(Reference { task, path }.to_string());
-    match filling {
-        Filling::Parameter(field) => {
-            refer(TASK_ZERO.to_owned(), vec![Segment::Field(field.clone())])
-        }
-        Filling::Output { service, path } => refer(id(position(*service)), path.clone()),
-        Filling::Literal(value) => value.clone(),
-        Filling::Object(members) => Value::Object(
-            members
-                .iter()
-                .map(|(name, filling)| (name.clone(), written(filling, position, id)))
-                .collect(),
-        ),
     }
 }
 

@@ -193,7 +193,7 @@ async fn a_good_answer_is_a_plan() {
     assert!(head.starts_with("post /v1/chat/completions "));
     assert!(head.contains(&format!("authorization: bearer {KEY}\r\n")));
     assert_eq!(body["model"], "any/model-1");
-    assert_eq!(body["temperature"], json!(0.7f32));
+    assert_eq!(body["temperature"], json!(0.7));
     assert_eq!(body["response_format"]["type"], "json_schema");
     assert_eq!(body["messages"].as_array().unwrap().len(), 1);
     let prompt = body["messages"][0]["content"].as_str().unwrap();
