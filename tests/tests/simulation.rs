@@ -6,7 +6,7 @@ use orchestrion_tests::sim::{Profile, World};
 fn seeds() -> Vec<u64> {
     match std::env::var("ORCHESTRION_SIM_SEED") {
         Ok(seed) => vec![seed.parse().expect("ORCHESTRION_SIM_SEED is a number")],
-        Err(_) => (1..=40).collect(),
+        Err(_) => (1..=24).collect(),
     }
 }
 

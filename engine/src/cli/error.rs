@@ -70,7 +70,8 @@ Exit codes:
   3  the server cannot be reached
   4  the followed orchestration failed
   5  the followed orchestration was aborted
-  6  the action cannot be done with the services there are (not actionable)";
+  6  the followed action cannot be done with the services there are (not actionable)
+Codes 4 to 6 come from `verify run --follow` alone.";
 
 impl CliError {
     /// Whether there is nothing to tell, or nobody to tell it to.

@@ -67,7 +67,9 @@ fn listing(look: &Look, all: &Orchestrations, wide: bool) -> String {
     if wide {
         columns.push(Column::text("ERROR"));
     } else {
-        let length = action_length(look, &columns, &rows);
+        let length = look
+            .room(&columns, &rows, ACTION)
+            .clamp(*ACTION_LENGTH.start(), *ACTION_LENGTH.end());
         for row in &mut rows {
             row[ACTION].1 = cut(&row[ACTION].1, length);
         }
@@ -77,25 +79,6 @@ fn listing(look: &Look, all: &Orchestrations, wide: bool) -> String {
 
 /// The action's column.
 const ACTION: usize = 1;
-
-/// What the other columns leave of the screen, so that each orchestration has one line.
-fn action_length(look: &Look, columns: &[Column], rows: &[Vec<(Tone, String)>]) -> usize {
-    let Some(width) = look.width else {
-        return *ACTION_LENGTH.end();
-    };
-    let others: usize = columns
-        .iter()
-        .enumerate()
-        .filter(|(index, _)| *index != ACTION)
-        .map(|(index, column)| {
-            let cells = rows.iter().map(|row| row[index].1.chars().count());
-            cells.max().unwrap_or(0).max(column.title_length()) + 2
-        })
-        .sum();
-    usize::from(width)
-        .saturating_sub(others + 5)
-        .clamp(*ACTION_LENGTH.start(), *ACTION_LENGTH.end())
-}
 
 fn row(look: &Look, group: &str, one: &Listed, wide: bool) -> Vec<(Tone, String)> {
     // The group is what the server sorted it into; an absent status costs no row.

@@ -114,6 +114,23 @@ impl Look {
         }
     }
 
+    /// How wide the text of one column may be for each row to fit on one line of the screen.
+    pub fn room(&self, columns: &[Column], rows: &[Vec<(Tone, String)>], of: usize) -> usize {
+        let Some(width) = self.width else {
+            return usize::MAX;
+        };
+        let others: usize = columns
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != of)
+            .map(|(index, column)| {
+                let cells = rows.iter().map(|row| row[index].1.chars().count());
+                cells.max().unwrap_or(0).max(column.title_length()) + 2
+            })
+            .sum();
+        usize::from(width).saturating_sub(others + 5)
+    }
+
     /// A table without lines, indented by two.
     pub fn table(&self, columns: &[Column], rows: Vec<Vec<(Tone, String)>>) -> String {
         let mut table = Table::new();
@@ -188,8 +205,7 @@ enum Fit {
 }
 
 impl Column {
-    /// How wide its title is.
-    pub fn title_length(&self) -> usize {
+    fn title_length(&self) -> usize {
         self.title.chars().count()
     }
 

@@ -4,9 +4,14 @@
 use clap::Args;
 
 use super::error::CliError;
-use super::render::{Column, Look, Tone, json};
+use super::render::{Column, Look, Tone, cut, json};
 use super::wire::{Record, Replay};
 use super::{Session, client, show, show_json};
+
+/// The column of a record's content.
+const SUMMARY: usize = 4;
+/// How much of it is shown on the narrowest screen.
+const SUMMARY_LENGTH_MIN: usize = 30;
 
 /// What to replay.
 #[derive(Debug, Args)]
@@ -16,6 +21,9 @@ pub struct ReplayArgs {
     /// Stop after that record, and show the state there
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub until: Option<u64>,
+    /// Show long records whole
+    #[arg(short, long)]
+    pub wide: bool,
 }
 
 /// Replays it. A state that differs from the stored one is a failure.
@@ -41,7 +49,7 @@ pub async fn run(session: &Session, args: ReplayArgs) -> Result<(), CliError> {
         };
         show(&format!(
             "{}{state}{}",
-            story(look, &replay),
+            story(look, &replay, args.wide),
             verdict(look, &replay)
         ))?;
     }
@@ -56,7 +64,7 @@ pub async fn run(session: &Session, args: ReplayArgs) -> Result<(), CliError> {
 }
 
 /// The records, one line each: their number, the number that workers see, the time, what happened.
-fn story(look: &Look, replay: &Replay) -> String {
+fn story(look: &Look, replay: &Replay, wide: bool) -> String {
     let mut text = format!(
         "{}\n",
         look.heading(&format!("The journal of {}", replay.id))
@@ -81,11 +89,17 @@ fn story(look: &Look, replay: &Replay) -> String {
         Column::whole("RECORD"),
         Column::text(""),
     ];
-    let rows = replay
+    let mut rows: Vec<_> = replay
         .records
         .iter()
         .map(|record| line(look, record, seq, event))
         .collect();
+    if !wide {
+        let length = look.room(&columns, &rows, SUMMARY).max(SUMMARY_LENGTH_MIN);
+        for row in &mut rows {
+            row[SUMMARY].1 = cut(&row[SUMMARY].1, length);
+        }
+    }
     text.push_str(&look.table(&columns, rows));
     text
 }
@@ -193,7 +207,7 @@ mod tests {
     #[test]
     fn the_story_numbers_every_record_and_the_events_among_them() {
         assert_eq!(
-            story(&plain(), &sample(true)),
+            story(&plain(), &sample(true), false),
             "The journal of o_1\n\
              workflow o_1, run 0199-run\n\
              \n\
@@ -203,6 +217,20 @@ mod tests {
              \u{20}  10     --  11:55:00.012  AttemptStarted            task1 attempt 1\n\
              \u{20}  11     10  11:55:01.500  ActivityTaskFailed        task1 \"card declined\"\n"
         );
+    }
+
+    #[test]
+    fn a_long_record_is_one_line_on_a_screen_unless_wide() {
+        let mut replay = sample(true);
+        replay.records[0].summary = "word ".repeat(60);
+        let screen = Look {
+            width: Some(100),
+            ..plain()
+        };
+        let story_of = |wide| story(&screen, &replay, wide);
+        assert_eq!(story_of(false).lines().count(), 8, "{}", story_of(false));
+        assert!(story_of(false).contains('…'));
+        assert!(story_of(true).lines().count() > 8);
     }
 
     #[test]

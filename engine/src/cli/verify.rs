@@ -83,7 +83,13 @@ pub async fn run(session: &Session, args: RunArgs) -> Result<(), CliError> {
         .client
         .post(&["orchestrations"], Some(&body), headers)
         .await
-        .map_err(not_actionable)?;
+        .map_err(|error| {
+            if args.follow {
+                not_actionable(error)
+            } else {
+                error
+            }
+        })?;
     let submitted: Submitted = client::read(&answer)?;
 
     if session.json {
@@ -154,7 +160,7 @@ fn read_plan(file: &str) -> Result<Value, CliError> {
     input::plan(&text, name).map_err(CliError::Usage)
 }
 
-/// Refusing an action as not actionable is an outcome of its own.
+/// To somebody who follows, an action that is refused as not actionable has ended as that.
 fn not_actionable(error: CliError) -> CliError {
     match error {
         CliError::Refused { refusal, .. } if refusal.code == "Orra:ActionNotActionable" => {

@@ -1,6 +1,6 @@
 //! Durations as orra's clients and our settings write them: `45s`, `1m0s`, `1.5h`, `250ms`.
 //!
-//! Invariant: parsing what [`format`] wrote gives the same duration.
+//! Invariant: parsing what [`format()`] wrote gives the same duration.
 
 use std::time::Duration;
 
@@ -27,9 +27,13 @@ pub fn parse(text: &str) -> Option<Duration> {
     let mut total = 0u128;
     let mut rest = text;
     while !rest.is_empty() {
-        let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number_len = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, tail) = rest.split_at(number_len);
-        let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let unit_len = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_len);
         total = total.checked_add(scaled(number, unit_nanos(unit)?)?)?;
         rest = tail;
@@ -85,7 +89,13 @@ fn scaled(number: &str, unit: u128) -> Option<u128> {
     if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') || whole.len() > 19 {
         return None;
     }
-    let digits = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u128>().ok() };
+    let digits = |text: &str| {
+        if text.is_empty() {
+            Some(0)
+        } else {
+            text.parse::<u128>().ok()
+        }
+    };
     // Beyond 15 places a fraction of an hour is less than a nanosecond.
     let fraction = &fraction[..fraction.len().min(15)];
     let part = digits(fraction)? * unit / 10u128.pow(fraction.len() as u32);
@@ -108,7 +118,9 @@ mod tests {
 
     #[test]
     fn reads_what_clients_write() {
-        let check = |text: &str, nanos: u64| assert_eq!(parse(text), Some(Duration::from_nanos(nanos)), "{text}");
+        let check = |text: &str, nanos: u64| {
+            assert_eq!(parse(text), Some(Duration::from_nanos(nanos)), "{text}")
+        };
         check("45s", 45_000_000_000);
         check("1m0s", 60_000_000_000);
         check("1h2m3.5s", 3_723_500_000_000);
@@ -125,7 +137,19 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_duration() {
-        for text in ["", "s", "5", "5x", "-5s", "1.2.3s", ".s", "5 s", "1d", "9999999999h", "soon"] {
+        for text in [
+            "",
+            "s",
+            "5",
+            "5x",
+            "-5s",
+            "1.2.3s",
+            ".s",
+            "5 s",
+            "1d",
+            "9999999999h",
+            "soon",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }
@@ -133,7 +157,10 @@ mod tests {
     #[test]
     fn writes_as_go_prints() {
         let check = |text: &str| assert_eq!(parse(text).map(format).as_deref(), Some(text));
-        for text in ["0s", "45s", "1m0s", "1h0m0s", "1h2m3.5s", "1.5s", "250ms", "1.5ms", "10µs", "7ns", "30m0s"] {
+        for text in [
+            "0s", "45s", "1m0s", "1h0m0s", "1h2m3.5s", "1.5s", "250ms", "1.5ms", "10µs", "7ns",
+            "30m0s",
+        ] {
             check(text);
         }
     }

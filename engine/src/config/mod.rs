@@ -156,6 +156,8 @@ pub struct TaskSettings {
     pub backoff_max: Duration,
     /// How long a task waits for a service that is not connected.
     pub offline_grace: Duration,
+    /// How long a task waits without any connected service before it shows as paused.
+    pub paused_after: Duration,
     /// How long an undoing waits for the result of a task that timed out; as long as an attempt when not set.
     pub late_result_wait: Option<Duration>,
 }
@@ -203,6 +205,9 @@ pub struct SocketSettings {
     pub busy_silence_limit: Duration,
     /// How long after an attempt's timeout its slot is doubted.
     pub overdue_margin: Duration,
+    /// A worker that reads nothing while it works is waited for so long after its attempt timed out, then its handler counts as
+    /// hanging.
+    pub doubt_limit: Duration,
     /// How long one write may take.
     pub write_timeout: Duration,
     /// How long an answer is offered to an engine that is busy. The SDKs wait 5 s for the acknowledgement.
@@ -250,7 +255,10 @@ impl Default for Settings {
             grpc_addr: loopback(7233),
             admin_key: None,
             allow_open_registration: false,
-            log: LogSettings { level: "info".to_owned(), format: LogFormat::Auto },
+            log: LogSettings {
+                level: "info".to_owned(),
+                format: LogFormat::Auto,
+            },
             llm: ModelSettings::default(),
             embeddings: ModelSettings::default(),
             planning: PlanningSettings {
@@ -266,6 +274,7 @@ impl Default for Settings {
                 backoff_factor: 2.0,
                 backoff_max: 30 * SECOND,
                 offline_grace: 30 * MINUTE,
+                paused_after: Duration::from_millis(500),
                 late_result_wait: None,
             },
             compensation: CompensationSettings {
@@ -288,6 +297,7 @@ impl Default for Settings {
                 silence_limit: 80 * SECOND,
                 busy_silence_limit: HOUR,
                 overdue_margin: SECOND,
+                doubt_limit: 5 * MINUTE,
                 write_timeout: 120 * SECOND,
                 answer_patience: 4 * SECOND,
             },
@@ -352,7 +362,10 @@ mod tests {
     fn debug_shows_no_secret() {
         let settings = Settings {
             admin_key: Some(Secret::new("hunter2")),
-            llm: ModelSettings { api_key: Some(Secret::new("hunter3")), ..ModelSettings::default() },
+            llm: ModelSettings {
+                api_key: Some(Secret::new("hunter3")),
+                ..ModelSettings::default()
+            },
             ..Settings::default()
         };
         assert!(!format!("{settings:?}").contains("hunter"));

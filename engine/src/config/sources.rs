@@ -58,7 +58,10 @@ pub struct Sources {
 
 impl Sources {
     /// The sources of this process: a TOML file, `.env` of the working directory, the environment, flags.
-    pub fn of_process(config: Option<&Path>, flags: Vec<(&'static str, String)>) -> Result<Self, ConfigError> {
+    pub fn of_process(
+        config: Option<&Path>,
+        flags: Vec<(&'static str, String)>,
+    ) -> Result<Self, ConfigError> {
         let unusable = |path: &Path, error: &std::io::Error| ConfigError::File {
             file: path.display().to_string(),
             reason: error.to_string(),
@@ -79,7 +82,12 @@ impl Sources {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Ok(Self { file, dotenv, environment, flags })
+        Ok(Self {
+            file,
+            dotenv,
+            environment,
+            flags,
+        })
     }
 }
 
@@ -94,34 +102,54 @@ impl Settings {
         settings.apply_variables("the environment", &sources.environment)?;
         for (name, value) in &sources.flags {
             if let Some(setting) = SETTINGS.iter().find(|setting| setting.name == *name) {
-                settings.apply(setting, value, || format!("flag --{}", name.replace(['.', '_'], "-")))?;
+                settings.apply(setting, value, || {
+                    format!("flag --{}", name.replace(['.', '_'], "-"))
+                })?;
             }
         }
         Ok(settings)
     }
 
     fn apply_file(&mut self, file: &str, text: &str) -> Result<(), ConfigError> {
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| ConfigError::File {
-            file: file.to_owned(),
-            // The full message quotes the line, which may hold a secret.
-            reason: format!("it is not TOML: {}", e.message()),
-        })?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| ConfigError::File {
+                file: file.to_owned(),
+                // The full message quotes the line, which may hold a secret.
+                reason: format!("it is not TOML: {}", e.message()),
+            })?;
         let mut members = Vec::new();
         flatten(String::new(), &toml::Value::Table(table), &mut members);
         for (name, value) in members {
             let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-                return Err(ConfigError::Unknown { file: file.to_owned(), nearest: nearest(&name), name });
+                return Err(ConfigError::Unknown {
+                    file: file.to_owned(),
+                    nearest: nearest(&name),
+                    name,
+                });
             };
             self.apply(setting, &value, || file.to_owned())?;
         }
         Ok(())
     }
 
-    fn apply_variables(&mut self, source: &str, variables: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    fn apply_variables(
+        &mut self,
+        source: &str,
+        variables: &BTreeMap<String, String>,
+    ) -> Result<(), ConfigError> {
         for setting in SETTINGS {
             // Our own name wins over orra's, an empty value counts as none.
-            for variable in setting.orra.map(str::to_owned).into_iter().chain([setting.variable()]) {
-                if let Some(value) = variables.get(&variable).filter(|value| !value.trim().is_empty()) {
+            for variable in setting
+                .orra
+                .map(str::to_owned)
+                .into_iter()
+                .chain([setting.variable()])
+            {
+                if let Some(value) = variables
+                    .get(&variable)
+                    .filter(|value| !value.trim().is_empty())
+                {
                     self.apply(setting, value.trim(), || format!("{variable} in {source}"))?;
                 }
             }
@@ -129,11 +157,20 @@ impl Settings {
         Ok(())
     }
 
-    fn apply(&mut self, setting: &Setting, value: &str, source: impl Fn() -> String) -> Result<(), ConfigError> {
+    fn apply(
+        &mut self,
+        setting: &Setting,
+        value: &str,
+        source: impl Fn() -> String,
+    ) -> Result<(), ConfigError> {
         setting.set(self, value).ok_or_else(|| ConfigError::Value {
             name: setting.name,
             source_name: source(),
-            value: if setting.is_secret() { "not usable".to_owned() } else { format!("{value:?}") },
+            value: if setting.is_secret() {
+                "not usable".to_owned()
+            } else {
+                format!("{value:?}")
+            },
             accepts: setting.accepts(),
         })
     }
@@ -143,7 +180,11 @@ fn flatten(prefix: String, value: &toml::Value, out: &mut Vec<(String, String)>)
     match value {
         toml::Value::Table(table) => {
             for (name, value) in table {
-                let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                let name = if prefix.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{prefix}.{name}")
+                };
                 flatten(name, value, out);
             }
         }
@@ -155,11 +196,24 @@ fn flatten(prefix: String, value: &toml::Value, out: &mut Vec<(String, String)>)
 /// The setting whose name shares the most with `name`.
 fn nearest(name: &str) -> &'static str {
     let likeness = |candidate: &str| {
-        let head = candidate.bytes().zip(name.bytes()).take_while(|(a, b)| a == b).count();
-        let tail = candidate.bytes().rev().zip(name.bytes().rev()).take_while(|(a, b)| a == b).count();
+        let head = candidate
+            .bytes()
+            .zip(name.bytes())
+            .take_while(|(a, b)| a == b)
+            .count();
+        let tail = candidate
+            .bytes()
+            .rev()
+            .zip(name.bytes().rev())
+            .take_while(|(a, b)| a == b)
+            .count();
         head + tail
     };
-    SETTINGS.iter().map(|setting| setting.name).max_by_key(|candidate| likeness(candidate)).unwrap_or("data_dir")
+    SETTINGS
+        .iter()
+        .map(|setting| setting.name)
+        .max_by_key(|candidate| likeness(candidate))
+        .unwrap_or("data_dir")
 }
 
 /// The variables of a `.env` file: `NAME=value` lines, `export` in front allowed, quotes around the value, `#` comments.
@@ -179,7 +233,11 @@ fn dotenv_line(line: &str) -> Option<(String, String)> {
         let rest = value.strip_prefix(quote)?;
         rest.find(quote).map(|end| &rest[..end])
     });
-    let value = quoted.unwrap_or_else(|| value.split_once(" #").map_or(value, |(value, _)| value.trim_end()));
+    let value = quoted.unwrap_or_else(|| {
+        value
+            .split_once(" #")
+            .map_or(value, |(value, _)| value.trim_end())
+    });
     Some((name.trim().to_owned(), value.to_owned()))
 }
 
@@ -190,18 +248,31 @@ mod tests {
     use super::*;
 
     fn variables(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     fn file(text: &str) -> Sources {
-        Sources { file: Some(("o.toml".to_owned(), text.to_owned())), ..Sources::default() }
+        Sources {
+            file: Some(("o.toml".to_owned(), text.to_owned())),
+            ..Sources::default()
+        }
     }
 
     #[test]
     fn later_sources_win() {
-        let mut sources = file("[tasks]\nattempt_timeout = \"1s\"\nattempts = 7\nbackoff_factor = 1.5\n");
-        sources.dotenv = variables(&[("ORCHESTRION_TASKS_ATTEMPT_TIMEOUT", "2s"), ("PORT", "9000")]);
-        sources.environment = variables(&[("ORCHESTRION_TASKS_ATTEMPT_TIMEOUT", "3s"), ("LLM_API_KEY", "  ")]);
+        let mut sources =
+            file("[tasks]\nattempt_timeout = \"1s\"\nattempts = 7\nbackoff_factor = 1.5\n");
+        sources.dotenv = variables(&[
+            ("ORCHESTRION_TASKS_ATTEMPT_TIMEOUT", "2s"),
+            ("PORT", "9000"),
+        ]);
+        sources.environment = variables(&[
+            ("ORCHESTRION_TASKS_ATTEMPT_TIMEOUT", "3s"),
+            ("LLM_API_KEY", "  "),
+        ]);
         sources.flags = vec![("http_addr", "127.0.0.1:9001".to_owned())];
         let settings = Settings::load(&sources).unwrap();
         assert_eq!(settings.tasks.attempt_timeout, Duration::from_secs(3));
@@ -220,7 +291,11 @@ mod tests {
             ("STORAGE_PATH", "/var/orra"),
             ("LOG_LEVEL", "debug"),
         ]);
-        let settings = Settings::load(&Sources { environment, ..Sources::default() }).unwrap();
+        let settings = Settings::load(&Sources {
+            environment,
+            ..Sources::default()
+        })
+        .unwrap();
         assert_eq!(settings.http_addr.to_string(), "127.0.0.1:8100");
         assert_eq!(settings.llm.model.as_deref(), Some("o1-mini"));
         assert_eq!(settings.data_dir, PathBuf::from("/var/orra"));
@@ -230,25 +305,41 @@ mod tests {
     #[test]
     fn our_name_wins_over_orras() {
         let environment = variables(&[("ORCHESTRION_LLM_MODEL", "a"), ("LLM_MODEL", "b")]);
-        let settings = Settings::load(&Sources { environment, ..Sources::default() }).unwrap();
+        let settings = Settings::load(&Sources {
+            environment,
+            ..Sources::default()
+        })
+        .unwrap();
         assert_eq!(settings.llm.model.as_deref(), Some("a"));
     }
 
     #[test]
     fn a_bad_value_is_named_with_what_is_accepted() {
         let environment = variables(&[("PORT", "eighty")]);
-        let error = Settings::load(&Sources { environment, ..Sources::default() }).unwrap_err().to_string();
+        let error = Settings::load(&Sources {
+            environment,
+            ..Sources::default()
+        })
+        .unwrap_err()
+        .to_string();
         assert_eq!(
             error,
             "setting http_port (from PORT in the environment) is \"eighty\": it accepts a port from 0 to 65535"
         );
-        let error = Settings::load(&file("[tasks]\nattempt_timeout = 30\n")).unwrap_err().to_string();
-        assert!(error.contains("tasks.attempt_timeout") && error.contains("45s"), "{error}");
+        let error = Settings::load(&file("[tasks]\nattempt_timeout = 30\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("tasks.attempt_timeout") && error.contains("45s"),
+            "{error}"
+        );
     }
 
     #[test]
     fn an_unknown_member_of_the_file_is_named_with_its_neighbour() {
-        let error = Settings::load(&file("[tasks]\nattempt_timeouts = \"1s\"\n")).unwrap_err().to_string();
+        let error = Settings::load(&file("[tasks]\nattempt_timeouts = \"1s\"\n"))
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             error,
             "o.toml: there is no setting \"tasks.attempt_timeouts\"; did you mean \"tasks.attempt_timeout\"?"
@@ -257,16 +348,25 @@ mod tests {
 
     #[test]
     fn an_error_in_the_file_does_not_quote_it() {
-        let error = Settings::load(&file("admin_key = \"hunter2\n")).unwrap_err().to_string();
-        assert!(error.starts_with("o.toml cannot be used: it is not TOML"), "{error}");
+        let error = Settings::load(&file("admin_key = \"hunter2\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("o.toml cannot be used: it is not TOML"),
+            "{error}"
+        );
         assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[test]
     fn a_dotenv_file_reads_as_shells_write_it() {
         let text = "# keys\nexport LLM_MODEL=\"o1 mini\" # quoted\nPORT=8005 # plain\nEMPTY=\nURL=http://x/#y\nnonsense\n";
-        let expected =
-            variables(&[("LLM_MODEL", "o1 mini"), ("PORT", "8005"), ("EMPTY", ""), ("URL", "http://x/#y")]);
+        let expected = variables(&[
+            ("LLM_MODEL", "o1 mini"),
+            ("PORT", "8005"),
+            ("EMPTY", ""),
+            ("URL", "http://x/#y"),
+        ]);
         assert_eq!(dotenv(text), expected);
     }
 }

@@ -37,7 +37,10 @@ enum Field {
 impl Setting {
     /// `tasks.attempt_timeout` is `ORCHESTRION_TASKS_ATTEMPT_TIMEOUT`.
     pub(super) fn variable(&self) -> String {
-        format!("ORCHESTRION_{}", self.name.replace('.', "_").to_ascii_uppercase())
+        format!(
+            "ORCHESTRION_{}",
+            self.name.replace('.', "_").to_ascii_uppercase()
+        )
     }
 
     pub(super) fn is_secret(&self) -> bool {
@@ -46,7 +49,9 @@ impl Setting {
 
     pub(super) fn accepts(&self) -> String {
         match self.field {
-            Field::Duration(_) | Field::OptionalDuration(_) => format!("{}, at least 1ms", duration::ACCEPTS),
+            Field::Duration(_) | Field::OptionalDuration(_) => {
+                format!("{}, at least 1ms", duration::ACCEPTS)
+            }
             Field::Count(_, min, max) => format!("a whole number from {min} to {max}"),
             Field::Factor(_) => "a number from 1 to 1000".to_owned(),
             Field::Text(_) | Field::Secret(_) => "a text".to_owned(),
@@ -56,7 +61,8 @@ impl Setting {
             Field::Address(_) => "an address and port such as 127.0.0.1:8005".to_owned(),
             Field::Port(_) => "a port from 0 to 65535".to_owned(),
             Field::LogLevel(_) => {
-                "trace, debug, info, warn, error or off, or a filter such as warn,orchestrion=debug".to_owned()
+                "trace, debug, info, warn, error or off, or a filter such as warn,orchestrion=debug"
+                    .to_owned()
             }
             Field::LogFormat(_) => "auto, text or json".to_owned(),
         }
@@ -68,10 +74,16 @@ impl Setting {
             Field::Duration(field) => *field(settings) = some_time(text)?,
             Field::OptionalDuration(field) => *field(settings) = Some(some_time(text)?),
             Field::Count(field, min, max) => {
-                *field(settings) = text.parse().ok().filter(|value| (min..=max).contains(value))?;
+                *field(settings) = text
+                    .parse()
+                    .ok()
+                    .filter(|value| (min..=max).contains(value))?;
             }
             Field::Factor(field) => {
-                *field(settings) = text.parse().ok().filter(|value| (1.0..=1000.0).contains(value))?;
+                *field(settings) = text
+                    .parse()
+                    .ok()
+                    .filter(|value| (1.0..=1000.0).contains(value))?;
             }
             Field::Text(field) => *field(settings) = Some(text.to_owned()),
             Field::Url(field) => {
@@ -92,10 +104,7 @@ impl Setting {
             Field::Path(field) => *field(settings) = PathBuf::from(text),
             Field::Address(field) => *field(settings) = address(text)?,
             Field::Port(field) => field(settings).set_port(text.parse().ok()?),
-            Field::LogLevel(field) => {
-                tracing_subscriber::EnvFilter::try_new(text).ok()?;
-                *field(settings) = text.to_owned();
-            }
+            Field::LogLevel(field) => *field(settings) = log_level(text)?,
             Field::LogFormat(field) => {
                 *field(settings) = match text {
                     "auto" => LogFormat::Auto,
@@ -107,6 +116,21 @@ impl Setting {
         }
         Some(())
     }
+}
+
+/// A level in our words or orra's, or a filter of `tracing`.
+fn log_level(text: &str) -> Option<String> {
+    let level = match text.to_ascii_lowercase().as_str() {
+        "fatal" | "panic" => "error".to_owned(),
+        "disabled" => "off".to_owned(),
+        level @ ("trace" | "debug" | "info" | "warn" | "error" | "off") => level.to_owned(),
+        // A filter names what it filters; a single word that is no level would filter everything out.
+        _ if text.contains('=') => text.to_owned(),
+        _ => return None,
+    };
+    tracing_subscriber::EnvFilter::try_new(&level)
+        .is_ok()
+        .then_some(level)
 }
 
 fn some_time(text: &str) -> Option<Duration> {
@@ -121,11 +145,19 @@ fn address(text: &str) -> Option<SocketAddr> {
 }
 
 const fn setting(name: &'static str, field: Field) -> Setting {
-    Setting { name, orra: None, field }
+    Setting {
+        name,
+        orra: None,
+        field,
+    }
 }
 
 const fn known_to_orra(name: &'static str, orra: &'static str, field: Field) -> Setting {
-    Setting { name, orra: Some(orra), field }
+    Setting {
+        name,
+        orra: Some(orra),
+        field,
+    }
 }
 
 /// All of them.
@@ -160,6 +192,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("tasks.backoff_factor", Field::Factor(|s| &mut s.tasks.backoff_factor)),
     setting("tasks.backoff_max", Field::Duration(|s| &mut s.tasks.backoff_max)),
     setting("tasks.offline_grace", Field::Duration(|s| &mut s.tasks.offline_grace)),
+    setting("tasks.paused_after", Field::Duration(|s| &mut s.tasks.paused_after)),
     setting("tasks.late_result_wait", Field::OptionalDuration(|s| &mut s.tasks.late_result_wait)),
 
     setting("compensation.attempt_timeout", Field::Duration(|s| &mut s.compensation.attempt_timeout)),
@@ -179,6 +212,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("sockets.silence_limit", Field::Duration(|s| &mut s.sockets.silence_limit)),
     setting("sockets.busy_silence_limit", Field::Duration(|s| &mut s.sockets.busy_silence_limit)),
     setting("sockets.overdue_margin", Field::Duration(|s| &mut s.sockets.overdue_margin)),
+    setting("sockets.doubt_limit", Field::Duration(|s| &mut s.sockets.doubt_limit)),
     setting("sockets.write_timeout", Field::Duration(|s| &mut s.sockets.write_timeout)),
     setting("sockets.answer_patience", Field::Duration(|s| &mut s.sockets.answer_patience)),
 
@@ -198,7 +232,9 @@ pub(super) const SETTINGS: &[Setting] = &[
 
 /// The names of all settings, with what each accepts.
 pub fn names() -> impl Iterator<Item = (&'static str, String)> {
-    SETTINGS.iter().map(|setting| (setting.name, setting.accepts()))
+    SETTINGS
+        .iter()
+        .map(|setting| (setting.name, setting.accepts()))
 }
 
 #[cfg(test)]
@@ -212,14 +248,34 @@ mod tests {
         let mut seen = HashSet::new();
         for setting in SETTINGS {
             assert!(seen.insert(setting.variable()), "{}", setting.name);
-            assert!(setting.orra.is_none_or(|orra| seen.insert(orra.to_owned())), "{}", setting.name);
+            assert!(
+                setting.orra.is_none_or(|orra| seen.insert(orra.to_owned())),
+                "{}",
+                setting.name
+            );
         }
+    }
+
+    #[test]
+    fn levels_are_ours_or_orras_and_filters_name_something() {
+        for (text, level) in [
+            ("DEBUG", "debug"),
+            ("disabled", "off"),
+            ("fatal", "error"),
+            ("warn,orchestrion=debug", "warn,orchestrion=debug"),
+        ] {
+            assert_eq!(log_level(text).as_deref(), Some(level));
+        }
+        assert_eq!(log_level("loud"), None);
     }
 
     #[test]
     fn each_setting_refuses_nonsense() {
         for setting in SETTINGS {
-            let takes_any_text = matches!(setting.field, Field::Text(_) | Field::Secret(_) | Field::Path(_));
+            let takes_any_text = matches!(
+                setting.field,
+                Field::Text(_) | Field::Secret(_) | Field::Path(_)
+            );
             let result = setting.set(&mut Settings::default(), "=?=");
             assert_eq!(result.is_some(), takes_any_text, "{}", setting.name);
         }

@@ -2,18 +2,25 @@
 //!
 //! To the journal it is a worker like any other: Scheduled, Started, Completed, then its commands' events.
 
-use orchestrion_history::request::{CompleteWorkflowTask, Request, TerminateWorkflow, WorkflowTaskStart};
+use orchestrion_history::request::{
+    ActivityRef, CompleteWorkflowTask, FailActivity, Request, TerminateWorkflow, WorkflowTaskStart,
+};
 use orchestrion_history::state::WorkflowTask;
 use orchestrion_history::{Context, decide};
 use orchestrion_history::store::Key;
 use orchestrion_history::ids::ShardId;
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::enums::v1::EventType;
+use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
+use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
 
 use super::core::Core;
-use super::handle::CallError;
-use super::round::{Round, RunKey};
-use crate::orchestration::{Effect, PLANNER_QUEUE, WORKFLOW_QUEUE, WORKFLOW_TYPE, sdk_metadata};
+use super::handle::{CallError, Target};
+use super::matching::Waiting;
+use super::round::{Inner, Round, RunKey};
+use crate::orchestration::{
+    Effect, INTERRUPTED_FAILURE_TYPE, PLANNER_QUEUE, UNKEYED_MEMO, WORKFLOW_QUEUE, WORKFLOW_TYPE, sdk_metadata,
+};
 
 const IDENTITY: &str = "orchestrion";
 
@@ -67,6 +74,44 @@ pub(super) fn take_turns(core: &mut Core, round: &mut Round, run: &RunKey) -> Re
             carry_out(core, round, run, &effect);
         }
     }
+}
+
+/// A planning that was asked for before this process took over, without a key to ask again by: its caller's connection is gone and it will
+/// ask anew, so a plan made now would run beside that one.
+pub(super) fn interrupted(core: &mut Core, waiting: &Waiting) -> Option<Inner> {
+    let target = Target {
+        namespace: waiting.namespace.clone(),
+        workflow_id: waiting.workflow_id.clone(),
+        run_id: Some(waiting.run_id),
+    };
+    let run = core.find(&target).ok()?;
+    let state = &core.executions.get(&run)?.state;
+    let planning = state.activities.get(&waiting.event_id)?.task_queue == PLANNER_QUEUE;
+    if !planning || state.started_at >= core.recovered_at.0 || !state.memo.contains_key(UNKEYED_MEMO) {
+        return None;
+    }
+    let failure = Failure {
+        message: "interrupted while planning".to_owned(),
+        source: "Server".to_owned(),
+        failure_info: Some(FailureInfo::ApplicationFailureInfo(ApplicationFailureInfo {
+            r#type: INTERRUPTED_FAILURE_TYPE.to_owned(),
+            non_retryable: true,
+            ..Default::default()
+        })),
+        ..Default::default()
+    };
+    let request = Request::FailActivity(Box::new(FailActivity {
+        activity: ActivityRef::Scheduled(waiting.event_id),
+        failure,
+        identity: IDENTITY.to_owned(),
+        last_heartbeat: None,
+    }));
+    Some(Inner {
+        namespace: waiting.namespace.clone(),
+        workflow_id: waiting.workflow_id.clone(),
+        run_id: waiting.run_id,
+        request,
+    })
 }
 
 fn terminate(core: &mut Core, round: &mut Round, run: &RunKey, reason: String) -> Result<(), CallError> {

@@ -68,6 +68,8 @@ pub struct Core {
     pub(super) surroundings: Box<dyn Surroundings>,
     pub(super) next_offline_check: Option<Timestamp>,
     pub(super) next_sweep: Timestamp,
+    /// When this process took over.
+    pub(super) recovered_at: Timestamp,
     watchers: HashMap<RunKey, Vec<Watcher>>,
     chance: Box<dyn Chance>,
     rounds: u64,
@@ -98,6 +100,7 @@ impl Core {
             surroundings,
             next_offline_check: None,
             next_sweep,
+            recovered_at: now,
             watchers: HashMap::new(),
             chance,
             rounds: 0,
@@ -395,6 +398,11 @@ impl Core {
     fn match_queue(&mut self, round: &mut Round, queue: &QueueKey) {
         while let Some(matched) = self.matching.next_match(queue) {
             let waiting = &matched.waiting;
+            if let Some(inner) = builtin::interrupted(self, waiting) {
+                self.matching.unmatch(matched.session, &waiting.key());
+                round.inner.push_back(inner);
+                continue;
+            }
             let attempt = waiting.key();
             let target = Target {
                 namespace: waiting.namespace.clone(),

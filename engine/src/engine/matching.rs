@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::handle::{Dispatch, SessionId};
 
 /// A queue: of one tenant, or `None` for the engine's own queues, which every tenant shares.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueKey {
     pub(super) namespace: Option<Namespace>,
     pub(super) queue: TaskQueueName,
@@ -76,7 +76,8 @@ pub(super) struct Match {
 
 #[derive(Debug, Default)]
 pub(super) struct Matching {
-    queues: HashMap<QueueKey, Queue>,
+    /// In order, so that the same calls always give the same journals.
+    queues: BTreeMap<QueueKey, Queue>,
     sessions: HashMap<SessionId, Attached>,
     owners: HashMap<AttemptKey, SessionId>,
     next_session: u64,

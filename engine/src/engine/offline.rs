@@ -39,7 +39,14 @@ impl Core {
         }
         for (queue, task, since) in found {
             let absent = round.now.since(since);
-            if absent >= self.options.waiting_mark && !task.marked {
+            let target = Target {
+                namespace: task.namespace.clone(),
+                workflow_id: task.workflow_id.clone(),
+                run_id: Some(task.run_id),
+            };
+            let grace = self.grace(&target, task.event_id);
+            let over = grace.is_some_and(|grace| absent >= grace);
+            if (over || absent >= self.options.waiting_mark) && !task.marked {
                 self.matching.mark(&queue, &task);
                 let mark = MarkActivityWaiting {
                     scheduled_event_id: task.event_id,
@@ -54,13 +61,7 @@ impl Core {
                     request,
                 });
             }
-            let target = Target {
-                namespace: task.namespace.clone(),
-                workflow_id: task.workflow_id.clone(),
-                run_id: Some(task.run_id),
-            };
-            let grace = self.grace(&target, task.event_id);
-            if grace.is_some_and(|grace| absent >= grace) {
+            if over {
                 let failure = offline_failure(grace.unwrap_or_default());
                 let request = Request::FailActivity(Box::new(FailActivity {
                     activity: ActivityRef::Scheduled(task.event_id),

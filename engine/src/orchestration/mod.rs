@@ -47,6 +47,10 @@ pub const REVERT_ID_PREFIX: &str = "revert:";
 pub const LATE_TIMER_PREFIX: &str = "late:";
 /// What stands behind a service's name in the activity type of its reverts. Persisted.
 pub const REVERT_TYPE_SUFFIX: &str = ".revert";
+/// The memo field of a run that was submitted without an idempotency key: nobody can ask for its planning again. Persisted.
+pub const UNKEYED_MEMO: &str = "unkeyed";
+/// The failure type of a planning whose caller was lost with the engine.
+pub const INTERRUPTED_FAILURE_TYPE: &str = "InterruptedWhilePlanning";
 /// The failure type with which a service aborts an orchestration; its details are the payload. Persisted.
 pub const ABORT_FAILURE_TYPE: &str = "abort";
 

@@ -31,8 +31,16 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(timeout: Duration) -> Result<Self, reqwest::Error> {
-        let builder = || Client::builder().timeout(timeout).redirect(redirect::Policy::none()).user_agent(USER_AGENT);
-        Ok(Self { outside: builder().build()?, local: builder().no_proxy().build()? })
+        let builder = || {
+            Client::builder()
+                .timeout(timeout)
+                .redirect(redirect::Policy::none())
+                .user_agent(USER_AGENT)
+        };
+        Ok(Self {
+            outside: builder().build()?,
+            local: builder().no_proxy().build()?,
+        })
     }
 
     /// Tries once. The error says why it counts as not delivered.
@@ -43,36 +51,57 @@ impl Sender {
         secret: &WebhookSecret,
         unix_seconds: i64,
     ) -> Result<(), String> {
-        let url = Url::parse(&delivery.url).map_err(|e| format!("the webhook's url does not parse: {e}"))?;
-        let client = if is_local(&url) { &self.local } else { &self.outside };
+        let url = Url::parse(&delivery.url)
+            .map_err(|e| format!("the webhook's url does not parse: {e}"))?;
+        let client = if is_local(&url) {
+            &self.local
+        } else {
+            &self.outside
+        };
         let answer = client
             .post(url)
             .header(header::CONTENT_TYPE.as_str(), "application/json")
             .header(EVENT_HEADER, &delivery.event_type)
             .header(ID_HEADER, event_id)
             .header(TIMESTAMP_HEADER, unix_seconds)
-            .header(SIGNATURE_HEADER, signature(secret, event_id, unix_seconds, &delivery.body_json))
+            .header(
+                SIGNATURE_HEADER,
+                signature(secret, event_id, unix_seconds, &delivery.body_json),
+            )
             .body(delivery.body_json.clone())
             .send()
             .await
             .map_err(|error| bounded(&with_causes(&error.without_url())))?;
         let status = answer.status();
-        if status.is_success() { Ok(()) } else { Err(format!("the webhook answered {status}")) }
+        if status.is_success() {
+            Ok(())
+        } else {
+            Err(format!("the webhook answered {status}"))
+        }
     }
 }
 
 /// Deliveries to the same host and port wait for each other.
 pub(super) fn host_of(url: &str) -> String {
     match Url::parse(url) {
-        Ok(url) => format!("{}:{}", url.host_str().unwrap_or(""), url.port_or_known_default().unwrap_or(0)),
+        Ok(url) => format!(
+            "{}:{}",
+            url.host_str().unwrap_or(""),
+            url.port_or_known_default().unwrap_or(0)
+        ),
         Err(_) => String::new(),
     }
 }
 
 fn is_local(url: &Url) -> bool {
     let host = url.host_str().unwrap_or("");
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
-    host == "localhost" || host.ends_with(".localhost") || address.is_ok_and(|address| address.is_loopback())
+    let address = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<std::net::IpAddr>();
+    host == "localhost"
+        || host.ends_with(".localhost")
+        || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {

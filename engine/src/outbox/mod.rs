@@ -12,6 +12,8 @@
 mod deliver;
 mod schedule;
 mod sign;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 use bytes::Bytes;
@@ -25,7 +27,9 @@ pub use self::sign::signature;
 pub use self::worker::Worker;
 use crate::engine::Surroundings;
 use crate::orchestration::Effect;
-use crate::orchestration::effect::{COMPENSATION_EVENT_TYPE, compensation_body, compensation_event_id};
+use crate::orchestration::effect::{
+    COMPENSATION_EVENT_TYPE, compensation_body, compensation_event_id,
+};
 use crate::registry::{Registry, Topic};
 
 /// Tells the worker of committed entries.
@@ -65,7 +69,10 @@ impl Outbox {
 impl Surroundings for Outbox {
     fn outbox_entries(&self, namespace: &Namespace, effect: &Effect) -> Vec<(Key, Bytes)> {
         let entries = entries_for(&self.registry, namespace, effect);
-        entries.into_iter().map(|(key, entry)| (key, Bytes::from(entry.encode_to_vec()))).collect()
+        entries
+            .into_iter()
+            .map(|(key, entry)| (key, Bytes::from(entry.encode_to_vec())))
+            .collect()
     }
 
     fn outbox_committed(&self, keys: Vec<Key>) {
@@ -101,7 +108,11 @@ impl Event {
 }
 
 /// The entries of an effect: one for each webhook of the project that is told of such things.
-pub fn entries_for(registry: &Registry, namespace: &Namespace, effect: &Effect) -> Vec<(Key, OutboxEntry)> {
+pub fn entries_for(
+    registry: &Registry,
+    namespace: &Namespace,
+    effect: &Effect,
+) -> Vec<(Key, OutboxEntry)> {
     let topic = match effect {
         Effect::StatusChanged(_) => Topic::Orchestration,
         Effect::CompensationFailed(_) => Topic::CompensationFailure,
@@ -123,7 +134,15 @@ pub fn entries_for(registry: &Registry, namespace: &Namespace, effect: &Effect) 
         next_attempt_at: event.at.0,
         ..Default::default()
     };
-    webhooks.iter().map(|webhook| (key_of(namespace, &event.event_id, &webhook.id), entry(webhook))).collect()
+    webhooks
+        .iter()
+        .map(|webhook| {
+            (
+                key_of(namespace, &event.event_id, &webhook.id),
+                entry(webhook),
+            )
+        })
+        .collect()
 }
 
 fn key_of(namespace: &Namespace, event_id: &str, webhook_id: &str) -> Key {

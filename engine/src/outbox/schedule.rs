@@ -66,7 +66,10 @@ impl Schedule {
     /// The next entry that may be tried now.
     pub(super) fn take(&mut self, now: Timestamp) -> Option<(Key, String)> {
         while self.total < self.total_max {
-            let first = self.waiting.first_entry().filter(|first| first.key().0 <= now)?;
+            let first = self
+                .waiting
+                .first_entry()
+                .filter(|first| first.key().0 <= now)?;
             let (key, host) = first.remove();
             let busy = self.in_flight.entry(host.clone()).or_default();
             if *busy >= self.per_host_max {

@@ -62,12 +62,23 @@ impl Worker {
         ids: Arc<dyn IdSource>,
     ) -> Result<Self, reqwest::Error> {
         let sender = Sender::new(settings.delivery_timeout)?;
-        Ok(Self { handle, registry, sender, settings, retention, clock, ids })
+        Ok(Self {
+            handle,
+            registry,
+            sender,
+            settings,
+            retention,
+            clock,
+            ids,
+        })
     }
 
     /// Delivers until the stop, then finishes the tries that are under way.
     pub async fn run(self, mut committed: Committed, mut stop: watch::Receiver<bool>) {
-        let bounds = (self.settings.in_flight_per_host as usize, self.settings.in_flight as usize);
+        let bounds = (
+            self.settings.in_flight_per_host as usize,
+            self.settings.in_flight as usize,
+        );
         let mut schedule = Schedule::new(bounds.0, bounds.1, SCHEDULED_MAX);
         let mut under_way = FuturesUnordered::new();
         let mut read_store_at = Some(Timestamp::ZERO);
@@ -87,7 +98,10 @@ impl Worker {
             while let Some((key, host)) = schedule.take(now) {
                 under_way.push(self.attempt(key, host));
             }
-            let next = [schedule.next_due(), read_store_at, Some(sweep_at)].into_iter().flatten().min();
+            let next = [schedule.next_due(), read_store_at, Some(sweep_at)]
+                .into_iter()
+                .flatten()
+                .min();
             let wait = next.map_or(self.settings.sweep_interval, |at| at.since(now));
             tokio::select! {
                 keys = committed.recv() => match keys {
@@ -108,7 +122,11 @@ impl Worker {
     fn load(&self, schedule: &mut Schedule) -> Result<(), StoreError> {
         self.each_entry(|key, entry| {
             if let Some(delivery) = pending(&entry) {
-                schedule.add(key, host_of(&delivery.url), Timestamp(entry.next_attempt_at));
+                schedule.add(
+                    key,
+                    host_of(&delivery.url),
+                    Timestamp(entry.next_attempt_at),
+                );
             }
         })
     }
@@ -121,7 +139,9 @@ impl Worker {
             for (key, value) in page.entries {
                 match OutboxEntry::decode(value) {
                     Ok(entry) => visit(key, entry),
-                    Err(error) => tracing::error!(%key, %error, "an outbox entry does not decode: it is left as it is"),
+                    Err(error) => {
+                        tracing::error!(%key, %error, "an outbox entry does not decode: it is left as it is")
+                    }
                 }
             }
             match last {
@@ -135,25 +155,45 @@ impl Worker {
         if let Ok(Some(entry)) = self.read(&key)
             && let Some(delivery) = pending(&entry)
         {
-            schedule.add(key, host_of(&delivery.url), Timestamp(entry.next_attempt_at));
+            schedule.add(
+                key,
+                host_of(&delivery.url),
+                Timestamp(entry.next_attempt_at),
+            );
         }
     }
 
     fn read(&self, key: &Key) -> Result<Option<OutboxEntry>, StoreError> {
-        let value = self.handle.store().get(key).inspect_err(|error| tracing::error!(%error, "the outbox cannot be read"))?;
+        let value = self
+            .handle
+            .store()
+            .get(key)
+            .inspect_err(|error| tracing::error!(%error, "the outbox cannot be read"))?;
         Ok(value.and_then(|value| OutboxEntry::decode(value).ok()))
     }
 
     async fn attempt(&self, key: Key, host: String) -> Tried {
         let mut entry = match self.read(&key) {
             Ok(Some(entry)) => entry,
-            Ok(None) => return Tried { key, host, again: None },
+            Ok(None) => {
+                return Tried {
+                    key,
+                    host,
+                    again: None,
+                };
+            }
             Err(_) => {
                 let again = Some(self.clock.now().plus(AGAIN_AFTER));
                 return Tried { key, host, again };
             }
         };
-        let Some(delivery) = pending(&entry).cloned() else { return Tried { key, host, again: None } };
+        let Some(delivery) = pending(&entry).cloned() else {
+            return Tried {
+                key,
+                host,
+                again: None,
+            };
+        };
         let result = self.post(&key, &entry.event_id, &delivery).await;
         let now = self.clock.now();
         let again = self.note(&mut entry, result, now);
@@ -161,17 +201,31 @@ impl Worker {
         Tried { key, host, again }
     }
 
-    async fn post(&self, key: &Key, event_id: &str, delivery: &WebhookDelivery) -> Result<(), String> {
-        let Key::Outbox { namespace, .. } = key else { return Err("not an outbox entry".to_owned()) };
+    async fn post(
+        &self,
+        key: &Key,
+        event_id: &str,
+        delivery: &WebhookDelivery,
+    ) -> Result<(), String> {
+        let Key::Outbox { namespace, .. } = key else {
+            return Err("not an outbox entry".to_owned());
+        };
         let Some(webhook) = self.registry.webhook(namespace, &delivery.webhook_id) else {
             return Err("the webhook is not registered any more".to_owned());
         };
         let seconds = self.clock.now().as_millis().div_euclid(1_000);
-        self.sender.post(delivery, event_id, &webhook.secret, seconds).await
+        self.sender
+            .post(delivery, event_id, &webhook.secret, seconds)
+            .await
     }
 
     /// Writes a try's outcome into its entry. Answers when the next try is due, if there is to be one.
-    fn note(&self, entry: &mut OutboxEntry, result: Result<(), String>, now: Timestamp) -> Option<Timestamp> {
+    fn note(
+        &self,
+        entry: &mut OutboxEntry,
+        result: Result<(), String>,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
         entry.attempts += 1;
         let delivery_of = |entry: &OutboxEntry| match &entry.kind {
             Some(Kind::Webhook(delivery)) => delivery.webhook_id.clone(),
@@ -186,7 +240,8 @@ impl Worker {
                 if let Some(Kind::Webhook(delivery)) = &mut entry.kind {
                     delivery.body_json.clear();
                 }
-                metrics::counter!("orchestrion_deliveries_total", "outcome" => "delivered").increment(1);
+                metrics::counter!("orchestrion_deliveries_total", "outcome" => "delivered")
+                    .increment(1);
                 None
             }
             Err(error) => {
@@ -202,7 +257,8 @@ impl Worker {
                     entry.next_attempt_at = due.0;
                 }
                 let outcome = if over { "given up" } else { "failed" };
-                metrics::counter!("orchestrion_deliveries_total", "outcome" => outcome).increment(1);
+                metrics::counter!("orchestrion_deliveries_total", "outcome" => outcome)
+                    .increment(1);
                 entry.last_error = error;
                 (!over).then_some(due)
             }
@@ -221,7 +277,11 @@ impl Worker {
     async fn commit(&self, key: &Key, entry: &OutboxEntry) {
         let value = Bytes::from(entry.encode_to_vec());
         loop {
-            match self.handle.put(vec![Op::Put(key.clone(), value.clone())]).await {
+            match self
+                .handle
+                .put(vec![Op::Put(key.clone(), value.clone())])
+                .await
+            {
                 Ok(()) | Err(CallError::ShuttingDown) => return,
                 Err(error) => {
                     tracing::warn!(%key, %error, "the outcome of a delivery could not be committed: trying again");
@@ -266,8 +326,14 @@ fn pending(entry: &OutboxEntry) -> Option<&WebhookDelivery> {
 
 /// The wait after the `attempts`th try, without jitter.
 fn backoff(settings: &OutboxSettings, attempts: i32) -> Duration {
-    let factor = settings.backoff_factor.powi(attempts.saturating_sub(1).clamp(0, 1_000));
+    let factor = settings
+        .backoff_factor
+        .powi(attempts.saturating_sub(1).clamp(0, 1_000));
     let wait = settings.backoff_initial.as_secs_f64() * factor;
     // Also when the product is not finite.
-    if wait < settings.backoff_max.as_secs_f64() { Duration::from_secs_f64(wait) } else { settings.backoff_max }
+    if wait < settings.backoff_max.as_secs_f64() {
+        Duration::from_secs_f64(wait)
+    } else {
+        settings.backoff_max
+    }
 }

@@ -185,7 +185,7 @@ pub enum Reason {
         text: String,
     },
     /// Tasks that wait for each other.
-    #[error("the tasks wait for each other: {} -> {}; remove one of these references", .tasks.join(" -> "), .tasks.first().map_or("", String::as_str))]
+    #[error("the tasks wait for each other in a cycle: {} -> {}; remove one of these references", .tasks.join(" -> "), .tasks.first().map_or("", String::as_str))]
     Cycle {
         /// Each refers to the next one, and the last to the first.
         tasks: Vec<String>,

@@ -20,7 +20,8 @@
 //!
 //! * A text that is one reference and nothing else becomes the value, with its type. At the top level of an input the member is left
 //!   out when there is no such value; anywhere else that is an error.
-//! * Other references become text within the text: strings as they are, other values as compact JSON.
+//! * Other references become text within the text: strings as they are, other values as compact JSON (no blanks, no escapes but those
+//!   that JSON needs).
 //! * Texts in objects and arrays are resolved too, at any depth; member names are not.
 //!
 //! Invariant: what a reference was replaced by is never scanned: no value of a caller or a service can smuggle in a reference.

@@ -134,7 +134,13 @@ pub fn orchestration_id(source: &dyn IdSource) -> String {
 
 /// The id of the orchestration that a project starts with an idempotency key: the same key finds the same one.
 pub fn keyed_orchestration_id(project: &str, idempotency_key: &str) -> String {
-    format!("o_{}", derived("orchestration", &[project.as_bytes(), idempotency_key.as_bytes()]))
+    format!(
+        "o_{}",
+        derived(
+            "orchestration",
+            &[project.as_bytes(), idempotency_key.as_bytes()]
+        )
+    )
 }
 
 /// `w_` and 22 digits.
@@ -155,7 +161,11 @@ pub fn service_id(source: &dyn IdSource) -> String {
 
 /// The id of one attempt as a service sees it: the same attempt sent again has the same.
 pub fn execution_id(run_id: RunId, scheduled_event_id: i64, attempt: i32, revert: bool) -> String {
-    let parts: [&[u8]; 3] = [&run_id.0, &scheduled_event_id.to_be_bytes(), &attempt.to_be_bytes()];
+    let parts: [&[u8]; 3] = [
+        &run_id.0,
+        &scheduled_event_id.to_be_bytes(),
+        &attempt.to_be_bytes(),
+    ];
     let prefix = if revert { "e_comp_" } else { "e_" };
     format!("{prefix}{}", derived("execution", &parts))
 }
@@ -190,10 +200,12 @@ pub fn digest(domain: &str, parts: &[&[u8]]) -> [u8; 32] {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            let _ = write!(out, "{byte:02x}");
+            out
+        })
 }
 
 fn random(source: &dyn IdSource) -> u128 {
@@ -232,7 +244,8 @@ pub(crate) mod tests {
     }
 
     fn has_form(id: &str, prefix: &str, len: usize, alphabet: &[u8]) -> bool {
-        id.strip_prefix(prefix).is_some_and(|rest| rest.len() == len && rest.bytes().all(|b| alphabet.contains(&b)))
+        id.strip_prefix(prefix)
+            .is_some_and(|rest| rest.len() == len && rest.bytes().all(|b| alphabet.contains(&b)))
     }
 
     #[test]
@@ -243,11 +256,21 @@ pub(crate) mod tests {
             assert!(has_form(&orchestration_id(&OsIds), "o_", 22, BASE57));
             assert!(has_form(&webhook_id(&OsIds), "w_", 22, BASE57));
             assert!(has_form(&service_id(&OsIds), "s_", 28, &letters));
-            assert!(has_form(ApiKey::generate(&OsIds).reveal(), "sk-orra-v1-", 64, b"0123456789abcdef"));
+            assert!(has_form(
+                ApiKey::generate(&OsIds).reveal(),
+                "sk-orra-v1-",
+                64,
+                b"0123456789abcdef"
+            ));
         }
         let run = RunId([9; 16]);
         assert!(has_form(&execution_id(run, 5, 1, false), "e_", 22, BASE57));
-        assert!(has_form(&execution_id(run, 5, 1, true), "e_comp_", 22, BASE57));
+        assert!(has_form(
+            &execution_id(run, 5, 1, true),
+            "e_comp_",
+            22,
+            BASE57
+        ));
     }
 
     #[test]
@@ -273,16 +296,34 @@ pub(crate) mod tests {
     #[test]
     fn an_attempt_sent_again_keeps_its_id_and_another_has_another() {
         let run = RunId([1; 16]);
-        assert_eq!(execution_id(run, 5, 1, false), execution_id(run, 5, 1, false));
-        assert_ne!(execution_id(run, 5, 1, false), execution_id(run, 5, 2, false));
-        assert_ne!(execution_id(run, 5, 1, false), execution_id(run, 6, 1, false));
-        assert_ne!(execution_id(run, 5, 1, false), execution_id(RunId([2; 16]), 5, 1, false));
+        assert_eq!(
+            execution_id(run, 5, 1, false),
+            execution_id(run, 5, 1, false)
+        );
+        assert_ne!(
+            execution_id(run, 5, 1, false),
+            execution_id(run, 5, 2, false)
+        );
+        assert_ne!(
+            execution_id(run, 5, 1, false),
+            execution_id(run, 6, 1, false)
+        );
+        assert_ne!(
+            execution_id(run, 5, 1, false),
+            execution_id(RunId([2; 16]), 5, 1, false)
+        );
     }
 
     #[test]
     fn derived_ids_know_where_their_parts_end() {
-        assert_ne!(keyed_orchestration_id("p_1", "2x"), keyed_orchestration_id("p_12", "x"));
-        assert_eq!(keyed_orchestration_id("p_1", "k"), keyed_orchestration_id("p_1", "k"));
+        assert_ne!(
+            keyed_orchestration_id("p_1", "2x"),
+            keyed_orchestration_id("p_12", "x")
+        );
+        assert_eq!(
+            keyed_orchestration_id("p_1", "k"),
+            keyed_orchestration_id("p_1", "k")
+        );
     }
 
     #[test]
@@ -299,6 +340,9 @@ pub(crate) mod tests {
         assert!(!format!("{key:?}").contains(&key.reveal()[11..]));
         let secret = WebhookSecret(vec![7; 32]);
         assert_eq!(format!("{secret:?}"), "WebhookSecret(..)");
-        assert_eq!(secret.reveal(), "whsec_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=");
+        assert_eq!(
+            secret.reveal(),
+            "whsec_BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="
+        );
     }
 }

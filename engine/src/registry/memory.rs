@@ -42,12 +42,20 @@ impl Memory {
             }
             Record::Service { namespace, service } => {
                 let tenant = self.tenant(namespace);
-                tenant.services.insert(service.service.id.clone(), Arc::new(service));
-                tenant.planning = tenant.services.values().map(|s| s.service.clone()).collect();
+                tenant
+                    .services
+                    .insert(service.service.id.clone(), Arc::new(service));
+                tenant.planning = tenant
+                    .services
+                    .values()
+                    .map(|s| s.service.clone())
+                    .collect();
             }
             Record::Webhook { namespace, webhook } => {
                 let place = (webhook.created_at.0, webhook.id.clone());
-                self.tenant(namespace).webhooks.insert(place, Arc::new(webhook));
+                self.tenant(namespace)
+                    .webhooks
+                    .insert(place, Arc::new(webhook));
             }
         }
     }
@@ -67,23 +75,43 @@ impl Memory {
     }
 
     pub(super) fn services(&self, namespace: &Namespace) -> Arc<[plan::Service]> {
-        self.tenants.get(namespace).map_or_else(|| Arc::from([]), |tenant| Arc::clone(&tenant.planning))
+        self.tenants
+            .get(namespace)
+            .map_or_else(|| Arc::from([]), |tenant| Arc::clone(&tenant.planning))
     }
 
-    pub(super) fn service(&self, namespace: &Namespace, id: &str) -> Option<Arc<RegisteredService>> {
+    pub(super) fn service(
+        &self,
+        namespace: &Namespace,
+        id: &str,
+    ) -> Option<Arc<RegisteredService>> {
         self.tenants.get(namespace)?.services.get(id).cloned()
     }
 
     pub(super) fn webhooks(&self, namespace: &Namespace, topic: Topic) -> Vec<Arc<Webhook>> {
-        let webhooks = self.tenants.get(namespace).into_iter().flat_map(|tenant| tenant.webhooks.values());
-        webhooks.filter(|webhook| webhook.topic == topic).cloned().collect()
+        let webhooks = self
+            .tenants
+            .get(namespace)
+            .into_iter()
+            .flat_map(|tenant| tenant.webhooks.values());
+        webhooks
+            .filter(|webhook| webhook.topic == topic)
+            .cloned()
+            .collect()
     }
 
     pub(super) fn webhook(&self, namespace: &Namespace, id: &str) -> Option<Arc<Webhook>> {
-        self.tenants.get(namespace)?.webhooks.values().find(|webhook| webhook.id == id).cloned()
+        self.tenants
+            .get(namespace)?
+            .webhooks
+            .values()
+            .find(|webhook| webhook.id == id)
+            .cloned()
     }
 
     pub(super) fn api_keys(&self, namespace: &Namespace) -> usize {
-        self.tenants.get(namespace).map_or(0, |tenant| tenant.api_keys)
+        self.tenants
+            .get(namespace)
+            .map_or(0, |tenant| tenant.api_keys)
     }
 }

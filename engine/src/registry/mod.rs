@@ -120,7 +120,11 @@ impl Registry {
             }
             match page.entries.last() {
                 Some((last, _)) if page.more => range = range.after(last),
-                _ => return Ok(Self { memory: Arc::new(RwLock::new(memory)) }),
+                _ => {
+                    return Ok(Self {
+                        memory: Arc::new(RwLock::new(memory)),
+                    });
+                }
             }
         }
     }

@@ -23,10 +23,22 @@ use crate::plan;
 /// One change of the registry.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Record {
-    Project { namespace: Namespace, project: Project },
-    ApiKey { digest: KeyDigest, namespace: Namespace },
-    Service { namespace: Namespace, service: RegisteredService },
-    Webhook { namespace: Namespace, webhook: Webhook },
+    Project {
+        namespace: Namespace,
+        project: Project,
+    },
+    ApiKey {
+        digest: KeyDigest,
+        namespace: Namespace,
+    },
+    Service {
+        namespace: Namespace,
+        service: RegisteredService,
+    },
+    Webhook {
+        namespace: Namespace,
+        webhook: Webhook,
+    },
 }
 
 /// The operation that makes a record durable.
@@ -96,12 +108,25 @@ pub(super) fn encode(record: &Record, at: Timestamp) -> Op {
 }
 
 fn put(namespace: Namespace, kind: RegistryKind, id: String, message: &impl Message) -> Op {
-    Op::Put(Key::Registry { shard: ShardId::REGISTRY, namespace, kind, id }, Bytes::from(message.encode_to_vec()))
+    Op::Put(
+        Key::Registry {
+            shard: ShardId::REGISTRY,
+            namespace,
+            kind,
+            id,
+        },
+        Bytes::from(message.encode_to_vec()),
+    )
 }
 
 /// The record under a key; `None` for kinds that are not kept here.
 pub(super) fn decode(key: &Key, value: &Bytes) -> Result<Option<Record>, StoreError> {
-    let Key::Registry { namespace, kind, .. } = key else { return Ok(None) };
+    let Key::Registry {
+        namespace, kind, ..
+    } = key
+    else {
+        return Ok(None);
+    };
     let namespace = namespace.clone();
     let record = match kind {
         RegistryKind::Project => project(value),
@@ -114,7 +139,9 @@ pub(super) fn decode(key: &Key, value: &Bytes) -> Result<Option<Record>, StoreEr
         kind: StoreErrorKind::Corrupt,
         operation: "scan",
         key: Some(key.to_string()),
-        message: format!("the record does not decode: {reason}; restore the data folder from a backup"),
+        message: format!(
+            "the record does not decode: {reason}; restore the data folder from a backup"
+        ),
     })
 }
 
@@ -132,9 +159,13 @@ fn project(value: &Bytes) -> Result<Record, String> {
 
 fn api_key(value: &Bytes) -> Result<Record, String> {
     let record = v1::ApiKey::decode(value.clone()).map_err(|e| e.to_string())?;
-    let digest = <[u8; 32]>::try_from(record.digest).map_err(|_| "a digest has 32 bytes".to_owned())?;
+    let digest =
+        <[u8; 32]>::try_from(record.digest).map_err(|_| "a digest has 32 bytes".to_owned())?;
     let namespace = Namespace::parse(&record.project_id).map_err(|e| e.to_string())?;
-    Ok(Record::ApiKey { digest: KeyDigest(digest), namespace })
+    Ok(Record::ApiKey {
+        digest: KeyDigest(digest),
+        namespace,
+    })
 }
 
 fn service(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
@@ -142,9 +173,13 @@ fn service(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
     let kind = match record.kind() {
         v1::service::Kind::Service => ServiceKind::Service,
         v1::service::Kind::Agent => ServiceKind::Agent,
-        v1::service::Kind::Unspecified => return Err("it is neither a service nor an agent".to_owned()),
+        v1::service::Kind::Unspecified => {
+            return Err("it is neither a service nor an agent".to_owned());
+        }
     };
-    let schema = |text: &str| serde_json::from_str::<Value>(text).map_err(|e| format!("a schema is not JSON: {e}"));
+    let schema = |text: &str| {
+        serde_json::from_str::<Value>(text).map_err(|e| format!("a schema is not JSON: {e}"))
+    };
     let service = RegisteredService {
         kind,
         version: record.version,
@@ -187,8 +222,12 @@ mod tests {
 
     fn samples() -> Vec<Record> {
         let namespace = Namespace::parse("p_x").unwrap();
-        let project =
-            Project { id: "p_x".into(), name: "shop".into(), created_at: Timestamp(5), updated_at: Timestamp(6) };
+        let project = Project {
+            id: "p_x".into(),
+            name: "shop".into(),
+            created_at: Timestamp(5),
+            updated_at: Timestamp(6),
+        };
         let service = RegisteredService {
             service: plan::Service {
                 id: "s_a".into(),
@@ -211,9 +250,18 @@ mod tests {
             created_at: Timestamp(9),
         };
         vec![
-            Record::Project { namespace: namespace.clone(), project },
-            Record::ApiKey { digest: KeyDigest::of("sk"), namespace: namespace.clone() },
-            Record::Service { namespace: namespace.clone(), service },
+            Record::Project {
+                namespace: namespace.clone(),
+                project,
+            },
+            Record::ApiKey {
+                digest: KeyDigest::of("sk"),
+                namespace: namespace.clone(),
+            },
+            Record::Service {
+                namespace: namespace.clone(),
+                service,
+            },
             Record::Webhook { namespace, webhook },
         ]
     }
@@ -221,14 +269,18 @@ mod tests {
     #[test]
     fn records_survive_their_bytes() {
         for record in samples() {
-            let Op::Put(key, value) = encode(&record, Timestamp(1)) else { panic!("encode writes") };
+            let Op::Put(key, value) = encode(&record, Timestamp(1)) else {
+                panic!("encode writes")
+            };
             assert_eq!(decode(&key, &value).unwrap(), Some(record));
         }
     }
 
     #[test]
     fn a_damaged_record_is_named() {
-        let Op::Put(key, _) = encode(&samples()[1], Timestamp(1)) else { panic!("encode writes") };
+        let Op::Put(key, _) = encode(&samples()[1], Timestamp(1)) else {
+            panic!("encode writes")
+        };
         let error = decode(&key, &Bytes::from_static(b"\xff\xff")).unwrap_err();
         assert_eq!(error.kind, StoreErrorKind::Corrupt);
         assert!(error.to_string().contains("api key"), "{error}");

@@ -11,8 +11,9 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 use super::ids::{self, ApiKey, IdSource, WebhookSecret};
 use super::records::{self, Record};
 use super::{
-    API_KEYS_PER_PROJECT_MAX, PROJECT_NAME_BYTES_MAX, Project, RegisteredService, Registry, SERVICES_PER_PROJECT_MAX,
-    ServiceKind, Topic, WEBHOOK_URL_BYTES_MAX, WEBHOOKS_PER_TOPIC_MAX, Webhook,
+    API_KEYS_PER_PROJECT_MAX, PROJECT_NAME_BYTES_MAX, Project, RegisteredService, Registry,
+    SERVICES_PER_PROJECT_MAX, ServiceKind, Topic, WEBHOOK_URL_BYTES_MAX, WEBHOOKS_PER_TOPIC_MAX,
+    Webhook,
 };
 use crate::engine::handle::{CallError, Handle};
 use crate::plan;
@@ -22,7 +23,9 @@ use crate::seams::{self, Clock};
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RegistryError {
     /// No such service in this project.
-    #[error("service with id {0} not found in this project: register without an id to get a new one")]
+    #[error(
+        "service with id {0} not found in this project: register without an id to get a new one"
+    )]
     UnknownService(String),
     /// A limit is reached.
     #[error("this project has {max} {what} already: no more are allowed")]
@@ -65,14 +68,22 @@ pub struct WebhookUrl(String);
 impl WebhookUrl {
     /// Checks a URL; it is kept as it was given.
     pub fn parse(text: &str) -> Result<Self, RegistryError> {
-        let refuse = |reason: String| RegistryError::InvalidUrl { url: text.to_owned(), reason };
+        let refuse = |reason: String| RegistryError::InvalidUrl {
+            url: text.to_owned(),
+            reason,
+        };
         if text.len() > WEBHOOK_URL_BYTES_MAX {
-            return Err(RegistryError::TooLong { what: "a webhook url", bytes: text.len(), max: WEBHOOK_URL_BYTES_MAX });
+            return Err(RegistryError::TooLong {
+                what: "a webhook url",
+                bytes: text.len(),
+                max: WEBHOOK_URL_BYTES_MAX,
+            });
         }
         if text.chars().any(|c| c.is_control() || c == ' ') {
             return Err(refuse("it holds a space or a control character".to_owned()));
         }
-        let url = reqwest::Url::parse(text).map_err(|e| refuse(format!("{e}; give an absolute http or https url")))?;
+        let url = reqwest::Url::parse(text)
+            .map_err(|e| refuse(format!("{e}; give an absolute http or https url")))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(refuse("give an absolute http or https url".to_owned()));
         }
@@ -154,8 +165,19 @@ pub struct Registrar {
 
 impl Registrar {
     /// The registrar of a registry. There is one per engine.
-    pub fn new(registry: Registry, handle: Handle, ids: Arc<dyn IdSource>, clock: Arc<dyn Clock>) -> Self {
-        Self { registry, handle, ids, clock, turn: Arc::default() }
+    pub fn new(
+        registry: Registry,
+        handle: Handle,
+        ids: Arc<dyn IdSource>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            registry,
+            handle,
+            ids,
+            clock,
+            turn: Arc::default(),
+        }
     }
 
     /// The registry it changes.
@@ -167,25 +189,47 @@ impl Registrar {
     pub async fn create_project(&self, new: NewProject) -> Result<CreatedProject, RegistryError> {
         if new.name.len() > PROJECT_NAME_BYTES_MAX {
             let bytes = new.name.len();
-            return Err(RegistryError::TooLong { what: "the project's name", bytes, max: PROJECT_NAME_BYTES_MAX });
+            return Err(RegistryError::TooLong {
+                what: "the project's name",
+                bytes,
+                max: PROJECT_NAME_BYTES_MAX,
+            });
         }
         for urls in [&new.webhooks, &new.compensation_failure_webhooks] {
-            limit("webhooks of this topic", urls.len().saturating_sub(1), WEBHOOKS_PER_TOPIC_MAX)?;
+            limit(
+                "webhooks of this topic",
+                urls.len().saturating_sub(1),
+                WEBHOOKS_PER_TOPIC_MAX,
+            )?;
         }
         let turn = self.take_turn().await;
         let at = self.clock.now();
         let id = ids::project_id(&*self.ids);
         let namespace = Namespace::parse(&id)?;
-        let project = Project { id, name: new.name, created_at: at, updated_at: at };
+        let project = Project {
+            id,
+            name: new.name,
+            created_at: at,
+            updated_at: at,
+        };
         let api_key = ApiKey::generate(&*self.ids);
         let mut records = vec![
-            Record::Project { namespace: namespace.clone(), project: project.clone() },
-            Record::ApiKey { digest: api_key.digest(), namespace: namespace.clone() },
+            Record::Project {
+                namespace: namespace.clone(),
+                project: project.clone(),
+            },
+            Record::ApiKey {
+                digest: api_key.digest(),
+                namespace: namespace.clone(),
+            },
         ];
         let mut webhooks = Vec::new();
         let topics = [
             (Topic::Orchestration, new.webhooks),
-            (Topic::CompensationFailure, new.compensation_failure_webhooks),
+            (
+                Topic::CompensationFailure,
+                new.compensation_failure_webhooks,
+            ),
         ];
         for (topic, urls) in topics {
             for url in urls {
@@ -195,15 +239,26 @@ impl Registrar {
             }
         }
         self.commit(turn, records, at).await?;
-        Ok(CreatedProject { project, api_key, webhooks })
+        Ok(CreatedProject {
+            project,
+            api_key,
+            webhooks,
+        })
     }
 
     /// One more key of a project.
     pub async fn add_api_key(&self, namespace: &Namespace) -> Result<ApiKey, RegistryError> {
         let turn = self.take_turn().await;
-        limit("api keys", self.registry.api_keys(namespace), API_KEYS_PER_PROJECT_MAX)?;
+        limit(
+            "api keys",
+            self.registry.api_keys(namespace),
+            API_KEYS_PER_PROJECT_MAX,
+        )?;
         let key = ApiKey::generate(&*self.ids);
-        let record = Record::ApiKey { digest: key.digest(), namespace: namespace.clone() };
+        let record = Record::ApiKey {
+            digest: key.digest(),
+            namespace: namespace.clone(),
+        };
         self.commit(turn, vec![record], self.clock.now()).await?;
         Ok(key)
     }
@@ -238,7 +293,11 @@ impl Registrar {
                 None => return Err(RegistryError::UnknownService(id)),
             },
             None => {
-                limit("services", self.registry.services(namespace).len(), SERVICES_PER_PROJECT_MAX)?;
+                limit(
+                    "services",
+                    self.registry.services(namespace).len(),
+                    SERVICES_PER_PROJECT_MAX,
+                )?;
                 (ids::service_id(&*self.ids), 1, at)
             }
         };
@@ -256,7 +315,10 @@ impl Registrar {
             created_at,
             updated_at: at,
         };
-        let record = Record::Service { namespace: namespace.clone(), service: service.clone() };
+        let record = Record::Service {
+            namespace: namespace.clone(),
+            service: service.clone(),
+        };
         self.commit(turn, vec![record], at).await?;
         Ok(service)
     }
@@ -281,7 +343,13 @@ impl Registrar {
             topic,
             secret: webhook.secret.clone(),
         };
-        (Record::Webhook { namespace: namespace.clone(), webhook }, created)
+        (
+            Record::Webhook {
+                namespace: namespace.clone(),
+                webhook,
+            },
+            created,
+        )
     }
 
     /// Durable first, visible then. The turn is held throughout, so that no later change is based on an earlier state, and it is a
@@ -295,7 +363,14 @@ impl Registrar {
         let (done, answer) = oneshot::channel();
         let (handle, registry) = (self.handle.clone(), self.registry.clone());
         seams::spawn(async move {
-            let result = handle.put(records.iter().map(|record| records::encode(record, at)).collect()).await;
+            let result = handle
+                .put(
+                    records
+                        .iter()
+                        .map(|record| records::encode(record, at))
+                        .collect(),
+                )
+                .await;
             if result.is_ok() {
                 registry.apply(records);
             }
@@ -312,5 +387,9 @@ impl Registrar {
 }
 
 fn limit(what: &'static str, known: usize, max: usize) -> Result<(), RegistryError> {
-    if known >= max { Err(RegistryError::Limit { what, max }) } else { Ok(()) }
+    if known >= max {
+        Err(RegistryError::Limit { what, max })
+    } else {
+        Ok(())
+    }
 }

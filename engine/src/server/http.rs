@@ -57,18 +57,32 @@ async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
 ) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.map_err(std::io::Error::other)?;
+    let permit = Arc::clone(room)
+        .acquire_owned()
+        .await
+        .map_err(std::io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     // Frames are small and answers are waited for.
     stream.set_nodelay(true)?;
     Ok((stream, permit))
 }
 
-async fn connection(stream: TcpStream, router: Router, head_timeout: Duration, mut stop: watch::Receiver<bool>) {
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    head_timeout: Duration,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(head_timeout);
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_timeout);
     let service = TowerToHyperService::new(router);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let mut connection = pin!(
+        builder
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+    );
     let stopped = tokio::select! {
         result = connection.as_mut() => return report(result),
         stopped = stop.wait_for(|stopped| *stopped) => stopped.is_ok(),

@@ -23,7 +23,11 @@ pub(super) fn start(settings: &LogSettings) {
         LogFormat::Json => true,
     };
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = if json { lines.json().flatten_event(true).finish().try_init() } else { lines.finish().try_init() };
+    let started = if json {
+        lines.json().flatten_event(true).finish().try_init()
+    } else {
+        lines.finish().try_init()
+    };
     if let Err(error) = started {
         // A test or an embedding program has its own.
         tracing::debug!(%error, "logs go where they went before");

@@ -66,7 +66,9 @@ pub enum ServerError {
         address: SocketAddr,
     },
     /// `server` wants an admin key.
-    #[error("setting admin_key is not set: give an admin key in ORCHESTRION_ADMIN_KEY or with --admin-key, or let anybody create projects with --open")]
+    #[error(
+        "setting admin_key is not set: give an admin key in ORCHESTRION_ADMIN_KEY or with --admin-key, or let anybody create projects with --open"
+    )]
     NoAdminKey,
     /// The port is taken, or the address is not ours.
     #[error("cannot listen on {address}: {source}; choose another with --http-addr")]
@@ -109,8 +111,9 @@ pub async fn run(mode: Mode, args: ServeArgs) -> Result<(), ServerError> {
     logging::start(&settings.log);
     let mut signals = Signals::new()?;
     let address = settings.http_addr;
-    let listener =
-        TcpListener::bind(address).await.map_err(|source| ServerError::Listen { address, source })?;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| ServerError::Listen { address, source })?;
     let address = listener.local_addr().unwrap_or(address);
     let running = Running::start(settings, admission, listener).await?;
     announce(mode, address, &running.settings.data_dir);
@@ -127,18 +130,38 @@ pub async fn run(mode: Mode, args: ServeArgs) -> Result<(), ServerError> {
 
 fn flags(args: &ServeArgs) -> Vec<(&'static str, String)> {
     let mut flags = Vec::new();
-    flags.extend(args.data_dir.as_ref().map(|dir| ("data_dir", dir.display().to_string())));
-    flags.extend(args.http_addr.map(|address| ("http_addr", address.to_string())));
-    flags.extend(args.grpc_addr.map(|address| ("grpc_addr", address.to_string())));
-    flags.extend(args.admin_key.as_ref().map(|key| ("admin_key", key.clone())));
-    flags.extend(args.open.then(|| ("allow_open_registration", "true".to_owned())));
+    flags.extend(
+        args.data_dir
+            .as_ref()
+            .map(|dir| ("data_dir", dir.display().to_string())),
+    );
+    flags.extend(
+        args.http_addr
+            .map(|address| ("http_addr", address.to_string())),
+    );
+    flags.extend(
+        args.grpc_addr
+            .map(|address| ("grpc_addr", address.to_string())),
+    );
+    flags.extend(
+        args.admin_key
+            .as_ref()
+            .map(|key| ("admin_key", key.clone())),
+    );
+    flags.extend(
+        args.open
+            .then(|| ("allow_open_registration", "true".to_owned())),
+    );
     flags
 }
 
 fn admission(mode: Mode, settings: &Settings) -> Result<Admission, ServerError> {
     match (mode, &settings.admin_key) {
         (Mode::Dev, _) => {
-            for (setting, address) in [("http_addr", settings.http_addr), ("grpc_addr", settings.grpc_addr)] {
+            for (setting, address) in [
+                ("http_addr", settings.http_addr),
+                ("grpc_addr", settings.grpc_addr),
+            ] {
                 if !address.ip().is_loopback() {
                     return Err(ServerError::NotLoopback { setting, address });
                 }
@@ -158,7 +181,10 @@ fn announce(mode: Mode, address: SocketAddr, data_dir: &Path) {
     };
     let data_dir = data_dir.display();
     // Nobody may be reading standard output; the engine runs all the same.
-    let _ = writeln!(std::io::stdout(), "orchestrion {mode} listens on http://{address}, data in {data_dir}");
+    let _ = writeln!(
+        std::io::stdout(),
+        "orchestrion {mode} listens on http://{address}, data in {data_dir}"
+    );
     tracing::info!(mode, %address, %data_dir, version = env!("CARGO_PKG_VERSION"), "ready");
 }
 
@@ -170,13 +196,20 @@ fn planner(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Planner, Server
     let model = settings.llm.model.as_deref().unwrap_or(DEFAULT_MODEL);
     let base_url = settings.llm.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL);
     let model = llm::Settings {
-        api_key: settings.llm.api_key.as_ref().map(|key| key.reveal().to_owned()),
+        api_key: settings
+            .llm
+            .api_key
+            .as_ref()
+            .map(|key| key.reveal().to_owned()),
         time_limit: settings.planning.call_timeout,
         ..llm::Settings::new(model, base_url)
     };
     let now_ms = move || u64::try_from(clock.now().as_millis()).unwrap_or(0);
     let planner = LlmPlanner::new(model, Arc::new(now_ms));
-    let planner = planner.map_err(|e| ServerError::Start { what: "the planner", why: e.to_string() })?;
+    let planner = planner.map_err(|e| ServerError::Start {
+        what: "the planner",
+        why: e.to_string(),
+    })?;
     Ok(Planner::Llm(Box::new(planner)))
 }
 
@@ -191,17 +224,31 @@ struct Running {
 }
 
 impl Running {
-    async fn start(settings: Settings, admission: Admission, listener: TcpListener) -> Result<Self, ServerError> {
+    async fn start(
+        settings: Settings,
+        admission: Admission,
+        listener: TcpListener,
+    ) -> Result<Self, ServerError> {
         let folder = settings.data_dir.clone();
-        let unusable = |source| ServerError::DataFolder { folder: folder.clone(), source };
+        let unusable = |source| ServerError::DataFolder {
+            folder: folder.clone(),
+            source,
+        };
         std::fs::create_dir_all(&folder).map_err(unusable)?;
-        let unopened = |source| ServerError::Store { folder: folder.clone(), source };
+        let unopened = |source| ServerError::Store {
+            folder: folder.clone(),
+            source,
+        };
         let options = EngineOptions {
             retention: settings.retention.closed_runs,
             retention_sweep: settings.retention.sweep_interval,
+            waiting_mark: settings.tasks.paused_after,
             ..EngineOptions::default()
         };
-        let store_options = RocksStoreOptions { shards: options.shards, ..RocksStoreOptions::default() };
+        let store_options = RocksStoreOptions {
+            shards: options.shards,
+            ..RocksStoreOptions::default()
+        };
         let store = RocksStore::open(folder.join(STORE_FOLDER), store_options).map_err(unopened)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let registry = Registry::load(&*store).map_err(unopened)?;
@@ -210,8 +257,14 @@ impl Running {
         let planner = Arc::new(planner(&settings, clock.clone())?);
         let (notifier, committed) = Notifier::new();
         let outbox = Outbox::new(registry.clone(), notifier);
-        let engine = Engine::start(store, clock.clone(), Box::new(SystemChance), Box::new(outbox), options)
-            .map_err(unopened)?;
+        let engine = Engine::start(
+            store,
+            clock.clone(),
+            Box::new(SystemChance),
+            Box::new(outbox),
+            options,
+        )
+        .map_err(unopened)?;
         let handle = engine.handle();
         let (stop, stopped) = watch::channel(false);
         let worker = Worker::new(
@@ -222,11 +275,16 @@ impl Running {
             clock.clone(),
             ids.clone(),
         )
-        .map_err(|e| ServerError::Start { what: "the delivery of webhooks", why: e.to_string() })?;
+        .map_err(|e| ServerError::Start {
+            what: "the delivery of webhooks",
+            why: e.to_string(),
+        })?;
         let outbox = seams::spawn(worker.run(committed, stopped.clone()));
         tracing::info!(model = planner.model(), "planning");
         let services = registry.clone();
-        seams::spawn(planning::serve(handle.clone(), planner, move |namespace| services.services(namespace).to_vec()));
+        seams::spawn(planning::serve(handle.clone(), planner, move |namespace| {
+            services.services(namespace).to_vec()
+        }));
         let sockets = OpenSockets::default();
         let api = Api::new(ApiParts {
             registrar: Registrar::new(registry, handle.clone(), ids.clone(), clock.clone()),
@@ -240,13 +298,32 @@ impl Running {
             metrics: logging::metrics(),
             pulse: Pulse::default(),
         });
-        let http = seams::spawn(http::serve(listener, router(api), settings.http.clone(), stopped));
-        Ok(Self { settings, engine, stop, sockets, http, outbox })
+        let http = seams::spawn(http::serve(
+            listener,
+            router(api),
+            settings.http.clone(),
+            stopped,
+        ));
+        Ok(Self {
+            settings,
+            engine,
+            stop,
+            sockets,
+            http,
+            outbox,
+        })
     }
 
     /// Stops in order; what does not end within the budget is cut off.
     async fn stop(self) {
-        let Self { settings, engine, stop, sockets, http, outbox } = self;
+        let Self {
+            settings,
+            engine,
+            stop,
+            sockets,
+            http,
+            outbox,
+        } = self;
         // Whoever listens stops; when nobody does, everything has ended already.
         let _ = stop.send(true);
         let drained = async {
@@ -255,10 +332,16 @@ impl Running {
             let _ = http.await;
             let _ = outbox.await;
         };
-        if tokio::time::timeout(settings.shutdown_budget, drained).await.is_err() {
+        if tokio::time::timeout(settings.shutdown_budget, drained)
+            .await
+            .is_err()
+        {
             tracing::warn!("not everything ended within the shutdown budget: it is cut off");
         }
-        if tokio::task::spawn_blocking(move || engine.stop()).await.is_err() {
+        if tokio::task::spawn_blocking(move || engine.stop())
+            .await
+            .is_err()
+        {
             tracing::error!("the engine did not stop cleanly; what it had committed is safe");
         }
     }
@@ -273,9 +356,15 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, ServerError> {
         let listen = |kind| {
-            signal(kind).map_err(|e| ServerError::Start { what: "the listening for signals", why: e.to_string() })
+            signal(kind).map_err(|e| ServerError::Start {
+                what: "the listening for signals",
+                why: e.to_string(),
+            })
         };
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     async fn first(&mut self) {
@@ -293,10 +382,19 @@ mod tests {
 
     #[test]
     fn dev_stays_on_this_machine() {
-        let outside = Settings { http_addr: "0.0.0.0:8005".parse().unwrap(), ..Settings::default() };
+        let outside = Settings {
+            http_addr: "0.0.0.0:8005".parse().unwrap(),
+            ..Settings::default()
+        };
         let error = admission(Mode::Dev, &outside).unwrap_err().to_string();
-        assert!(error.contains("http_addr") && error.contains("127.0.0.1:8005"), "{error}");
-        assert_eq!(admission(Mode::Dev, &Settings::default()).unwrap(), Admission::Open);
+        assert!(
+            error.contains("http_addr") && error.contains("127.0.0.1:8005"),
+            "{error}"
+        );
+        assert_eq!(
+            admission(Mode::Dev, &Settings::default()).unwrap(),
+            Admission::Open
+        );
     }
 
     #[test]
@@ -306,10 +404,19 @@ mod tests {
             allow_open_registration: open,
             ..Settings::default()
         };
-        assert!(matches!(admission(Mode::Server, &settings(None, false)), Err(ServerError::NoAdminKey)));
-        assert_eq!(admission(Mode::Server, &settings(None, true)).unwrap(), Admission::Open);
+        assert!(matches!(
+            admission(Mode::Server, &settings(None, false)),
+            Err(ServerError::NoAdminKey)
+        ));
+        assert_eq!(
+            admission(Mode::Server, &settings(None, true)).unwrap(),
+            Admission::Open
+        );
         let key = "an-admin-key-of-enough-letters";
         let expected = Admission::Key(KeyDigest::of(key));
-        assert_eq!(admission(Mode::Server, &settings(Some(key), false)).unwrap(), expected);
+        assert_eq!(
+            admission(Mode::Server, &settings(Some(key), false)).unwrap(),
+            expected
+        );
     }
 }

@@ -36,11 +36,16 @@ pub enum Nobody {
 impl From<Nobody> for ApiError {
     fn from(nobody: Nobody) -> Self {
         match nobody {
-            Nobody::NoKey => Self::new(Kind::Unauthorized, "send your project's key as: Authorization: Bearer <api key>"),
+            Nobody::NoKey => Self::new(
+                Kind::Unauthorized,
+                "send your project's key as: Authorization: Bearer <api key>",
+            ),
             // The key is named by the beginning of its digest: enough to tell which, useless otherwise.
             Nobody::UnknownKey(digest) => {
                 let begin = &digest.to_hex()[..8];
-                let message = format!("unknown api key (its sha-256 begins with {begin}): use a key that this server made");
+                let message = format!(
+                    "unknown api key (its sha-256 begins with {begin}): use a key that this server made"
+                );
                 Self::new(Kind::InvalidRequest, message)
             }
         }
@@ -58,7 +63,11 @@ impl FromRequestParts<Api> for Authenticated {
 /// The project of a request's key.
 pub fn authenticate(api: &Api, headers: &HeaderMap) -> Result<Authenticated, Nobody> {
     let digest = KeyDigest::of(bearer(headers).ok_or(Nobody::NoKey)?);
-    api.registrar.registry().authenticate(digest).map(Authenticated).ok_or(Nobody::UnknownKey(digest))
+    api.registrar
+        .registry()
+        .authenticate(digest)
+        .map(Authenticated)
+        .ok_or(Nobody::UnknownKey(digest))
 }
 
 /// Whether a request may create projects.
@@ -95,7 +104,14 @@ mod tests {
     #[test]
     fn exactly_two_parts_and_exactly_bearer() {
         assert_eq!(bearer(&headers("Bearer sk")), Some("sk"));
-        for wrong in ["bearer sk", "Bearer  sk", "Bearer sk ", "Basic sk", "Bearer", "sk"] {
+        for wrong in [
+            "bearer sk",
+            "Bearer  sk",
+            "Bearer sk ",
+            "Basic sk",
+            "Bearer",
+            "sk",
+        ] {
             assert_eq!(bearer(&headers(wrong)), None, "{wrong}");
         }
         assert_eq!(bearer(&HeaderMap::new()), None);
@@ -112,7 +128,13 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_not_repeated() {
-        let error = format!("{:?}", ApiError::from(Nobody::UnknownKey(KeyDigest::of("sk-orra-v1-abc"))));
-        assert!(error.contains("unknown api key") && !error.contains("abc"), "{error}");
+        let error = format!(
+            "{:?}",
+            ApiError::from(Nobody::UnknownKey(KeyDigest::of("sk-orra-v1-abc")))
+        );
+        assert!(
+            error.contains("unknown api key") && !error.contains("abc"),
+            "{error}"
+        );
     }
 }

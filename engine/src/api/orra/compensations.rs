@@ -2,7 +2,7 @@
 //!
 //! Invariant: a record changes in its resolution only, and only in its own project.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use orchestrion_proto::v1::CompensationFailure;
 use serde::Serialize;
 
 use super::auth::Authenticated;
-use super::body::Body;
+use super::body::{Body, Id};
 use super::error::{ApiError, Kind};
 use super::json::Members;
 use super::{Api, respond};
@@ -59,7 +59,11 @@ impl<'a> RecordJson<'a> {
             service_name: &record.service_name,
             compensation_data: CompensationDataJson::of(record),
             status: &record.status,
-            resolution_state: if record.resolution_state.is_empty() { "pending" } else { &record.resolution_state },
+            resolution_state: if record.resolution_state.is_empty() {
+                "pending"
+            } else {
+                &record.resolution_state
+            },
             failure: &record.failure,
             resolution: &record.resolution,
             attempts_made: record.attempts_made,
@@ -74,13 +78,22 @@ impl<'a> RecordJson<'a> {
 }
 
 /// `GET /compensation-failures`: newest first, `null` when there are none.
-pub async fn list(State(api): State<Api>, Authenticated(project): Authenticated) -> Result<Response, ApiError> {
+pub async fn list(
+    State(api): State<Api>,
+    Authenticated(project): Authenticated,
+) -> Result<Response, ApiError> {
     let mut records = Vec::new();
     let mut range = KeyRange::compensations(ShardId::REGISTRY, &project);
     loop {
-        let page = api.handle.store().scan(&range, PAGE, false).map_err(CallError::from)?;
+        let page = api
+            .handle
+            .store()
+            .scan(&range, PAGE, false)
+            .map_err(CallError::from)?;
         for (_, value) in &page.entries {
-            records.push(CompensationFailure::decode(value.clone()).map_err(|e| ApiError::internal(&e))?);
+            records.push(
+                CompensationFailure::decode(value.clone()).map_err(|e| ApiError::internal(&e))?,
+            );
         }
         match page.entries.last() {
             Some((last, _)) if page.more => range = range.after(last),
@@ -89,15 +102,21 @@ pub async fn list(State(api): State<Api>, Authenticated(project): Authenticated)
     }
     records.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| a.id.cmp(&b.id)));
     records.truncate(LISTED_MAX);
-    let shown: Vec<RecordJson<'_>> = records.iter().map(|record| RecordJson::of(&project, record)).collect();
-    Ok(respond(StatusCode::OK, &(!shown.is_empty()).then_some(shown)))
+    let shown: Vec<RecordJson<'_>> = records
+        .iter()
+        .map(|record| RecordJson::of(&project, record))
+        .collect();
+    Ok(respond(
+        StatusCode::OK,
+        &(!shown.is_empty()).then_some(shown),
+    ))
 }
 
 /// `GET /compensation-failures/{id}`
 pub async fn show(
     State(api): State<Api>,
     Authenticated(project): Authenticated,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Response, ApiError> {
     let record = find(&api, &project, &id)?;
     Ok(respond(StatusCode::OK, &RecordJson::of(&project, &record)))
@@ -107,7 +126,7 @@ pub async fn show(
 pub async fn resolve(
     State(api): State<Api>,
     Authenticated(project): Authenticated,
-    Path(id): Path<String>,
+    Id(id): Id,
     body: Body,
 ) -> Result<Response, ApiError> {
     decide(&api, &project, &id, &body, "resolved").await
@@ -117,20 +136,30 @@ pub async fn resolve(
 pub async fn ignore(
     State(api): State<Api>,
     Authenticated(project): Authenticated,
-    Path(id): Path<String>,
+    Id(id): Id,
     body: Body,
 ) -> Result<Response, ApiError> {
     decide(&api, &project, &id, &body, "ignored").await
 }
 
-async fn decide(api: &Api, project: &Namespace, id: &str, body: &Body, to: &str) -> Result<Response, ApiError> {
-    let reason = Members::of_body(body.as_str())?.string("reason")?.unwrap_or_default();
+async fn decide(
+    api: &Api,
+    project: &Namespace,
+    id: &str,
+    body: &Body,
+    to: &str,
+) -> Result<Response, ApiError> {
+    let reason = Members::of_body(body.as_str())?
+        .string("reason")?
+        .unwrap_or_default();
     let mut record = find(api, project, id)?;
     to.clone_into(&mut record.resolution_state);
     record.resolution = reason;
     record.resolved_at = api.clock.now().0;
     let value = Bytes::from(record.encode_to_vec());
-    api.handle.put(vec![Op::Put(key(project, id), value)]).await?;
+    api.handle
+        .put(vec![Op::Put(key(project, id), value)])
+        .await?;
     Ok(respond(StatusCode::OK, &RecordJson::of(project, &record)))
 }
 
@@ -143,7 +172,11 @@ fn find(api: &Api, project: &Namespace, id: &str) -> Result<CompensationFailure,
 }
 
 fn key(project: &Namespace, id: &str) -> Key {
-    Key::Compensation { shard: ShardId::REGISTRY, namespace: project.clone(), id: id.to_owned() }
+    Key::Compensation {
+        shard: ShardId::REGISTRY,
+        namespace: project.clone(),
+        id: id.to_owned(),
+    }
 }
 
 #[cfg(test)]

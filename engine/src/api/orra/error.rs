@@ -60,7 +60,9 @@ impl Kind {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::InvalidRequest | Self::InputValidation | Self::NotExist => StatusCode::BAD_REQUEST,
+            Self::InvalidRequest | Self::InputValidation | Self::NotExist => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Unauthorized => StatusCode::FORBIDDEN,
             Self::Unanticipated | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -104,7 +106,13 @@ pub struct ApiError {
 impl ApiError {
     /// A refusal of a kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, code: "", param: "", message: message.into(), retry_after_seconds: None }
+        Self {
+            kind,
+            code: "",
+            param: "",
+            message: message.into(),
+            retry_after_seconds: None,
+        }
     }
 
     /// With a code.
@@ -124,12 +132,16 @@ impl ApiError {
     /// Our trouble: the cause goes to the log, the caller gets a fixed text.
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(error = %cause, "a request could not be answered");
-        Self::new(Kind::Internal, "something went wrong inside the engine: its log says what; try again or ask its operator")
+        Self::new(
+            Kind::Internal,
+            "something went wrong inside the engine: its log says what; try again or ask its operator",
+        )
     }
 
     /// An orchestration that is not there, for this caller.
     pub fn unknown_orchestration(id: &str) -> Self {
-        let message = format!("unknown orchestration {id:?}: list what there is with GET /orchestrations");
+        let message =
+            format!("unknown orchestration {id:?}: list what there is with GET /orchestrations");
         Self::new(Kind::NotExist, message).code(code::UNKNOWN_ORCHESTRATION)
     }
 }
@@ -152,11 +164,27 @@ struct Inner<'a> {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Self { kind, code, param, message, retry_after_seconds } = self;
-        let body = Body { error: Inner { kind: kind.text(), code, param, message: &message } };
+        let Self {
+            kind,
+            code,
+            param,
+            message,
+            retry_after_seconds,
+        } = self;
+        let body = Body {
+            error: Inner {
+                kind: kind.text(),
+                code,
+                param,
+                message: &message,
+            },
+        };
         let mut response = super::respond(kind.status(), &body);
         let headers = response.headers_mut();
-        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        headers.insert(
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        );
         if let Some(seconds) = retry_after_seconds {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -173,9 +201,16 @@ impl From<BadJson> for ApiError {
 impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> Self {
         if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            return Self::new(Kind::TooLarge, "the request body is larger than this route takes: send less");
+            return Self::new(
+                Kind::TooLarge,
+                "the request body is larger than this route takes: send less",
+            );
         }
-        Self::new(Kind::InvalidRequest, "the request body broke off: send it again").code(code::JSON)
+        Self::new(
+            Kind::InvalidRequest,
+            "the request body broke off: send it again",
+        )
+        .code(code::JSON)
     }
 }
 
@@ -195,7 +230,10 @@ impl From<CallError> for ApiError {
                 tracing::error!(error = %cause, "the engine could not answer");
                 Self {
                     retry_after_seconds: Some(5),
-                    ..Self::new(Kind::Unavailable, "the engine cannot read or write its data now: its log says why; try again")
+                    ..Self::new(
+                        Kind::Unavailable,
+                        "the engine cannot read or write its data now: its log says why; try again",
+                    )
                 }
             }
             CallError::Quarantined { .. } => Self::new(Kind::Unanticipated, error.to_string()),
@@ -207,9 +245,10 @@ impl From<Rejection> for ApiError {
     fn from(rejection: Rejection) -> Self {
         let kind = match &rejection {
             Rejection::NotFound { .. } => Kind::NotExist,
-            Rejection::Closed | Rejection::AlreadyStarted { .. } | Rejection::Invalid(_) | Rejection::Limit { .. } => {
-                Kind::InvalidRequest
-            }
+            Rejection::Closed
+            | Rejection::AlreadyStarted { .. }
+            | Rejection::Invalid(_)
+            | Rejection::Limit { .. } => Kind::InvalidRequest,
         };
         Self::new(kind, rejection.to_string())
     }
@@ -220,7 +259,9 @@ impl From<RegistryError> for ApiError {
         match error {
             RegistryError::Engine(error) => error.into(),
             RegistryError::Name(error) => Self::internal(&error),
-            RegistryError::InvalidUrl { .. } => Self::new(Kind::InputValidation, error.to_string()).param("url"),
+            RegistryError::InvalidUrl { .. } => {
+                Self::new(Kind::InputValidation, error.to_string()).param("url")
+            }
             // orra's word and status for a service it does not find.
             RegistryError::UnknownService(_) => {
                 Self::new(Kind::Unanticipated, error.to_string()).code(code::UNANTICIPATED)
@@ -252,12 +293,17 @@ mod tests {
         let text = "{\"error\":{\"kind\":\"item does not exist\",\"code\":\"Orra:UnknownOrchestration\",\"message\":\"gone\"}}\n";
         assert_eq!(shown(error).await, (400, text.to_owned()));
         let text = "{\"error\":{\"kind\":\"unauthorized\"}}\n";
-        assert_eq!(shown(ApiError::new(Kind::Unauthorized, "")).await, (403, text.to_owned()));
+        assert_eq!(
+            shown(ApiError::new(Kind::Unauthorized, "")).await,
+            (403, text.to_owned())
+        );
     }
 
     #[tokio::test]
     async fn a_busy_engine_says_when_to_come_back() {
-        let busy = CallError::Busy { retry_after: std::time::Duration::from_millis(200) };
+        let busy = CallError::Busy {
+            retry_after: std::time::Duration::from_millis(200),
+        };
         let response = ApiError::from(busy).into_response();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[header::RETRY_AFTER], "1");

@@ -31,7 +31,9 @@ pub struct Pulse(Mutex<Option<(Timestamp, Result<(), ApiError>)>>);
 /// 200 `{}` while the engine takes and commits work.
 pub async fn health(State(api): State<Api>) -> Result<Response, ApiError> {
     let mut last = api.pulse.0.lock().await;
-    let fresh = last.as_ref().filter(|(at, _)| api.clock.now().since(*at) < PROBE_INTERVAL);
+    let fresh = last
+        .as_ref()
+        .filter(|(at, _)| api.clock.now().since(*at) < PROBE_INTERVAL);
     let result = match fresh {
         Some((_, result)) => result.clone(),
         None => {
@@ -50,17 +52,30 @@ async fn probe(api: &Api) -> Result<(), ApiError> {
         kind: RegistryKind::Setting,
         id: PULSE_ID.to_owned(),
     };
-    let beat = Op::Put(key, Bytes::copy_from_slice(&api.clock.now().0.to_be_bytes()));
+    let beat = Op::Put(
+        key,
+        Bytes::copy_from_slice(&api.clock.now().0.to_be_bytes()),
+    );
     match tokio::time::timeout(ANSWER_WITHIN, api.handle.put(vec![beat])).await {
         // A full inbox is a busy engine, not a sick one.
         Ok(Ok(()) | Err(CallError::Busy { .. })) => Ok(()),
         Ok(Err(error)) => Err(error.into()),
-        Err(_) => Err(ApiError::new(Kind::Unavailable, "the engine does not answer: its log says why")),
+        Err(_) => Err(ApiError::new(
+            Kind::Unavailable,
+            "the engine does not answer: its log says why",
+        )),
     }
 }
 
 /// The metrics, as Prometheus reads them.
 pub async fn metrics(State(api): State<Api>) -> Response {
     let text = api.metrics.render();
-    ([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"))], text).into_response()
+    (
+        [(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8"),
+        )],
+        text,
+    )
+        .into_response()
 }

@@ -40,22 +40,33 @@ impl<'a> Members<'a> {
             return Err(BadJson::Empty);
         }
         let mut reader = serde_json::Deserializer::from_str(text);
-        let raw = <&RawValue>::deserialize(&mut reader).map_err(|e| BadJson::Syntax(e.to_string()))?;
+        let raw =
+            <&RawValue>::deserialize(&mut reader).map_err(|e| BadJson::Syntax(e.to_string()))?;
         Self::of("the request body", raw)
     }
 
     /// The members of an object; null is an object without members.
     pub fn of(what: &str, raw: &'a RawValue) -> Result<Self, BadJson> {
         match raw.get().as_bytes().first() {
-            Some(b'{') => serde_json::from_str(raw.get()).map_err(|e| BadJson::Syntax(e.to_string())),
+            Some(b'{') => {
+                serde_json::from_str(raw.get()).map_err(|e| BadJson::Syntax(e.to_string()))
+            }
             Some(b'n') => Ok(Self::default()),
-            _ => Err(BadJson::Kind { what: what.to_owned(), expected: "a JSON object" }),
+            _ => Err(BadJson::Kind {
+                what: what.to_owned(),
+                expected: "a JSON object",
+            }),
         }
     }
 
     /// The value of a member; of several with the same name the last. Null is absent.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
-        let found = self.0.iter().rev().find(|(member, _)| member.eq_ignore_ascii_case(name))?.1;
+        let found = self
+            .0
+            .iter()
+            .rev()
+            .find(|(member, _)| member.eq_ignore_ascii_case(name))?
+            .1;
         (found.get() != "null").then_some(found)
     }
 
@@ -66,7 +77,10 @@ impl<'a> Members<'a> {
 
     /// A member that is an object; absent is one without members.
     pub fn object(&self, name: &str) -> Result<Members<'a>, BadJson> {
-        self.get(name).map_or_else(|| Ok(Members::default()), |raw| Members::of(&quoted(name), raw))
+        self.get(name).map_or_else(
+            || Ok(Members::default()),
+            |raw| Members::of(&quoted(name), raw),
+        )
     }
 
     /// A member that is a string.
@@ -86,8 +100,12 @@ impl<'a> Members<'a> {
 
     /// A member that is an array of strings; null elements are empty strings, as Go reads them.
     pub fn strings(&self, name: &str) -> Result<Vec<String>, BadJson> {
-        let elements: Vec<Option<String>> = self.read(name, "an array of strings")?.unwrap_or_default();
-        Ok(elements.into_iter().map(Option::unwrap_or_default).collect())
+        let elements: Vec<Option<String>> =
+            self.read(name, "an array of strings")?.unwrap_or_default();
+        Ok(elements
+            .into_iter()
+            .map(Option::unwrap_or_default)
+            .collect())
     }
 
     /// A member of any kind.
@@ -95,9 +113,20 @@ impl<'a> Members<'a> {
         self.read(name, "JSON that is not nested too deeply")
     }
 
-    fn read<T: Deserialize<'a>>(&self, name: &str, expected: &'static str) -> Result<Option<T>, BadJson> {
-        let Some(raw) = self.get(name) else { return Ok(None) };
-        serde_json::from_str(raw.get()).map(Some).map_err(|_| BadJson::Kind { what: quoted(name), expected })
+    fn read<T: Deserialize<'a>>(
+        &self,
+        name: &str,
+        expected: &'static str,
+    ) -> Result<Option<T>, BadJson> {
+        let Some(raw) = self.get(name) else {
+            return Ok(None);
+        };
+        serde_json::from_str(raw.get())
+            .map(Some)
+            .map_err(|_| BadJson::Kind {
+                what: quoted(name),
+                expected,
+            })
     }
 }
 
@@ -127,11 +156,6 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// The text of a body; bytes that are not UTF-8 become replacement characters, as Go's decoder has it.
-pub fn text(body: &[u8]) -> std::borrow::Cow<'_, str> {
-    String::from_utf8_lossy(body)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -140,12 +164,24 @@ mod tests {
 
     #[test]
     fn member_names_match_without_case_and_user_data_keeps_its_own() {
-        let body = Members::of_body(r#"{"ACTION":{"Content":"go"},"Data":[{"Field":"X","VALUE":{"Content":1,"content":2}}]}"#);
+        let body = Members::of_body(
+            r#"{"ACTION":{"Content":"go"},"Data":[{"Field":"X","VALUE":{"Content":1,"content":2}}]}"#,
+        );
         let body = body.unwrap();
-        assert_eq!(body.object("action").unwrap().string("content").unwrap().as_deref(), Some("go"));
+        assert_eq!(
+            body.object("action")
+                .unwrap()
+                .string("content")
+                .unwrap()
+                .as_deref(),
+            Some("go")
+        );
         let data = body.array("data").unwrap();
         let item = Members::of("an element of \"data\"", data[0]).unwrap();
-        assert_eq!(item.value("value").unwrap(), Some(json!({"Content": 1, "content": 2})));
+        assert_eq!(
+            item.value("value").unwrap(),
+            Some(json!({"Content": 1, "content": 2}))
+        );
     }
 
     #[test]
@@ -158,7 +194,12 @@ mod tests {
 
     #[test]
     fn what_follows_the_first_value_is_ignored() {
-        assert!(Members::of_body("{\"url\":\"http://x\"} trailing").unwrap().get("url").is_some());
+        assert!(
+            Members::of_body("{\"url\":\"http://x\"} trailing")
+                .unwrap()
+                .get("url")
+                .is_some()
+        );
         assert!(Members::of_body("{\"url\":1}{").is_ok());
     }
 
@@ -169,18 +210,28 @@ mod tests {
         assert_eq!(error("[1]"), "the request body must be a JSON object");
         assert!(error("{\"a\":").starts_with("the request is not JSON: "));
         let body = Members::of_body(r#"{"name":5}"#).unwrap();
-        assert_eq!(body.string("name").unwrap_err().to_string(), "member \"name\" must be a string");
+        assert_eq!(
+            body.string("name").unwrap_err().to_string(),
+            "member \"name\" must be a string"
+        );
     }
 
     #[test]
     fn values_are_untouched() {
         let body = Members::of_body(r#"{"v": {"b" : 1.50, "a":"\u00e9"} }"#).unwrap();
-        assert_eq!(body.get("V").unwrap().get(), r#"{"b" : 1.50, "a":"\u00e9"}"#);
+        assert_eq!(
+            body.get("V").unwrap().get(),
+            r#"{"b" : 1.50, "a":"\u00e9"}"#
+        );
     }
 
     #[test]
     fn deep_nesting_is_refused_not_fatal() {
-        let deep = format!("{{\"value\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!(
+            "{{\"value\":{}{}}}",
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
         let body = Members::of_body(&deep).unwrap();
         assert!(body.value("value").is_err());
     }

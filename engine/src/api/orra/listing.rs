@@ -2,13 +2,14 @@
 //!
 //! Invariant: an id of another project is as unknown as one that never was.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use orchestrion_history::ids::{Namespace, WorkflowId};
 use orchestrion_history::request::Rejection;
 
 use super::auth::Authenticated;
+use super::body::Id;
 use super::error::ApiError;
 use super::{Api, respond};
 use crate::engine::handle::{CallError, Target};
@@ -18,7 +19,10 @@ use crate::orchestration::view::{Listing, View};
 const LISTED_MAX: usize = 10_000;
 
 /// `GET /orchestrations`
-pub async fn list(State(api): State<Api>, Authenticated(project): Authenticated) -> Result<Response, ApiError> {
+pub async fn list(
+    State(api): State<Api>,
+    Authenticated(project): Authenticated,
+) -> Result<Response, ApiError> {
     let records = api.handle.list(&project, LISTED_MAX)?;
     Ok(respond(StatusCode::OK, &Listing::of(&records)))
 }
@@ -27,10 +31,13 @@ pub async fn list(State(api): State<Api>, Authenticated(project): Authenticated)
 pub async fn inspect(
     State(api): State<Api>,
     Authenticated(project): Authenticated,
-    Path(id): Path<String>,
+    Id(id): Id,
 ) -> Result<Response, ApiError> {
     let target = target_of(&project, &id)?;
-    let run = api.handle.journal(&target)?.ok_or_else(|| ApiError::unknown_orchestration(&id))?;
+    let run = api
+        .handle
+        .journal(&target)?
+        .ok_or_else(|| ApiError::unknown_orchestration(&id))?;
     let view = View::fold(&run.records).ok_or_else(|| ApiError::unknown_orchestration(&id))?;
     Ok(respond(StatusCode::OK, &view.inspection(api.clock.now())))
 }
@@ -38,7 +45,11 @@ pub async fn inspect(
 /// The orchestration an id from outside names.
 pub(super) fn target_of(project: &Namespace, id: &str) -> Result<Target, ApiError> {
     let workflow_id = WorkflowId::parse(id).map_err(|_| ApiError::unknown_orchestration(id))?;
-    Ok(Target { namespace: project.clone(), workflow_id, run_id: None })
+    Ok(Target {
+        namespace: project.clone(),
+        workflow_id,
+        run_id: None,
+    })
 }
 
 /// The answer to a call that concerned one orchestration.

@@ -129,19 +129,36 @@ pub fn router(api: Api) -> Router {
         .route("/register/project", post(projects::register))
         .route("/apikeys", post(projects::add_api_key))
         .route("/webhooks", post(projects::add_webhook))
-        .route("/compensation-failure-webhooks", post(projects::add_compensation_failure_webhook))
-        .route("/register/service", post(services::register_service).layer(body_limit(REGISTRATION_BODY_BYTES_MAX)))
-        .route("/register/agent", post(services::register_agent).layer(body_limit(REGISTRATION_BODY_BYTES_MAX)))
+        .route(
+            "/compensation-failure-webhooks",
+            post(projects::add_compensation_failure_webhook),
+        )
+        .route(
+            "/register/service",
+            post(services::register_service).layer(body_limit(REGISTRATION_BODY_BYTES_MAX)),
+        )
+        .route(
+            "/register/agent",
+            post(services::register_agent).layer(body_limit(REGISTRATION_BODY_BYTES_MAX)),
+        )
         .route(
             "/orchestrations",
-            get(listing::list).post(submit::submit).layer(body_limit(SUBMISSION_BODY_BYTES_MAX)),
+            get(listing::list)
+                .post(submit::submit)
+                .layer(body_limit(SUBMISSION_BODY_BYTES_MAX)),
         )
         .route("/orchestrations/inspections/{id}", get(listing::inspect))
         .route("/orchestrations/{id}/replay", get(replay::replay))
         .route("/compensation-failures", get(compensations::list))
         .route("/compensation-failures/{id}", get(compensations::show))
-        .route("/compensation-failures/{id}/resolve", post(compensations::resolve))
-        .route("/compensation-failures/{id}/ignore", post(compensations::ignore))
+        .route(
+            "/compensation-failures/{id}/resolve",
+            post(compensations::resolve),
+        )
+        .route(
+            "/compensation-failures/{id}/ignore",
+            post(compensations::ignore),
+        )
         .route("/ws", get(socket::connect))
         .route_layer(from_fn(observed))
         .layer(body_limit(SMALL_BODY_BYTES_MAX))
@@ -158,7 +175,15 @@ pub(crate) fn respond<T: Serialize + ?Sized>(status: StatusCode, body: &T) -> Re
     match serde_json::to_vec(body) {
         Ok(mut bytes) => {
             bytes.push(b'\n');
-            (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response()
+            (
+                status,
+                [(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static("application/json"),
+                )],
+                bytes,
+            )
+                .into_response()
         }
         Err(error) => {
             tracing::error!(%error, "an answer could not be written as JSON");
@@ -174,14 +199,23 @@ async fn not_found() -> Response {
 
 /// Counts a request of a route and adds the version header to its answer. A wrong method is the router's answer, not the route's.
 async fn observed(request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or_else(String::new, |path| path.as_str().to_owned());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(String::new, |path| path.as_str().to_owned());
     let method = request.method().as_str().to_owned();
     let mut response = next.run(request).await;
     let status = response.status();
-    let labels = [("route", route), ("method", method), ("status", status.as_u16().to_string())];
+    let labels = [
+        ("route", route),
+        ("method", method),
+        ("status", status.as_u16().to_string()),
+    ];
     metrics::counter!("orchestrion_http_requests_total", &labels).increment(1);
     if status != StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(ORRA_VERSION_HEADER, HeaderValue::from_static(ORRA_VERSION));
+        response
+            .headers_mut()
+            .insert(ORRA_VERSION_HEADER, HeaderValue::from_static(ORRA_VERSION));
     }
     response
 }

@@ -42,14 +42,21 @@ struct WebhookJson<'a> {
 
 impl<'a> WebhookJson<'a> {
     fn of(webhook: &'a CreatedWebhook) -> Self {
-        Self { url: &webhook.url, id: &webhook.id, secret: webhook.secret.reveal() }
+        Self {
+            url: &webhook.url,
+            id: &webhook.id,
+            secret: webhook.secret.reveal(),
+        }
     }
 }
 
 impl<'a> ProjectJson<'a> {
     fn of(created: &'a CreatedProject) -> Self {
         let urls = |topic| {
-            let webhooks = created.webhooks.iter().filter(|webhook| webhook.topic == topic);
+            let webhooks = created
+                .webhooks
+                .iter()
+                .filter(|webhook| webhook.topic == topic);
             let urls: Vec<&str> = webhooks.map(|webhook| webhook.url.as_str()).collect();
             (!urls.is_empty()).then_some(urls)
         };
@@ -68,10 +75,18 @@ impl<'a> ProjectJson<'a> {
 }
 
 /// `POST /register/project`
-pub async fn register(State(api): State<Api>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+pub async fn register(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
     admit(&api.admission, &headers)?;
     let new = parse_project(body.as_str())?;
-    let created = api.registrar.create_project(new).await.map_err(|e| ApiError::from(e).code(code::PROJECT))?;
+    let created = api
+        .registrar
+        .create_project(new)
+        .await
+        .map_err(|e| ApiError::from(e).code(code::PROJECT))?;
     tracing::info!(project = %created.project.id, "project created");
     Ok(respond(StatusCode::CREATED, &ProjectJson::of(&created)))
 }
@@ -80,7 +95,10 @@ fn parse_project(body: &str) -> Result<NewProject, ApiError> {
     let body = Members::of_body(body)?;
     let urls = |name| -> Result<Vec<WebhookUrl>, ApiError> {
         let urls = body.strings(name)?;
-        let urls = urls.iter().map(|url| WebhookUrl::parse(url)).collect::<Result<_, _>>();
+        let urls = urls
+            .iter()
+            .map(|url| WebhookUrl::parse(url))
+            .collect::<Result<_, _>>();
         urls.map_err(|e| ApiError::from(e).code(code::PROJECT).param(name))
     };
     Ok(NewProject {
@@ -91,14 +109,28 @@ fn parse_project(body: &str) -> Result<NewProject, ApiError> {
 }
 
 /// `POST /apikeys`
-pub async fn add_api_key(State(api): State<Api>, Authenticated(project): Authenticated) -> Result<Response, ApiError> {
-    let key = api.registrar.add_api_key(&project).await.map_err(|e| ApiError::from(e).code(code::API_KEY))?;
+pub async fn add_api_key(
+    State(api): State<Api>,
+    Authenticated(project): Authenticated,
+) -> Result<Response, ApiError> {
+    let key = api
+        .registrar
+        .add_api_key(&project)
+        .await
+        .map_err(|e| ApiError::from(e).code(code::API_KEY))?;
     tracing::info!(%project, "api key created");
-    Ok(respond(StatusCode::CREATED, &json!({ "apiKey": key.reveal() })))
+    Ok(respond(
+        StatusCode::CREATED,
+        &json!({ "apiKey": key.reveal() }),
+    ))
 }
 
 /// `POST /webhooks`
-pub async fn add_webhook(State(api): State<Api>, project: Authenticated, body: Body) -> Result<Response, ApiError> {
+pub async fn add_webhook(
+    State(api): State<Api>,
+    project: Authenticated,
+    body: Body,
+) -> Result<Response, ApiError> {
     add(&api, project, &body, Topic::Orchestration).await
 }
 
@@ -111,11 +143,22 @@ pub async fn add_compensation_failure_webhook(
     add(&api, project, &body, Topic::CompensationFailure).await
 }
 
-async fn add(api: &Api, project: Authenticated, body: &Body, topic: Topic) -> Result<Response, ApiError> {
+async fn add(
+    api: &Api,
+    project: Authenticated,
+    body: &Body,
+    topic: Topic,
+) -> Result<Response, ApiError> {
     let refused = |e| ApiError::from(e).code(code::WEBHOOK);
-    let url = Members::of_body(body.as_str())?.string("url")?.unwrap_or_default();
+    let url = Members::of_body(body.as_str())?
+        .string("url")?
+        .unwrap_or_default();
     let url = WebhookUrl::parse(&url).map_err(refused)?;
-    let created = api.registrar.add_webhook(&project.0, topic, url).await.map_err(refused)?;
+    let created = api
+        .registrar
+        .add_webhook(&project.0, topic, url)
+        .await
+        .map_err(refused)?;
     tracing::info!(project = %project.0, webhook = %created.id, ?topic, "webhook added");
     Ok(respond(StatusCode::CREATED, &WebhookJson::of(&created)))
 }
@@ -130,7 +173,10 @@ mod tests {
             "id":"p_mine","apiKey":"sk-orra-v1-mine","Webhooks":["http://localhost:3000/hook"],"compensationFailureWebhooks":null}"#;
         let new = parse_project(body).unwrap();
         assert_eq!(new.name, "shop");
-        assert_eq!(new.webhooks, [WebhookUrl::parse("http://localhost:3000/hook").unwrap()]);
+        assert_eq!(
+            new.webhooks,
+            [WebhookUrl::parse("http://localhost:3000/hook").unwrap()]
+        );
         assert!(new.compensation_failure_webhooks.is_empty());
     }
 
@@ -143,10 +189,22 @@ mod tests {
 
     #[test]
     fn webhook_urls_must_be_callable() {
-        for good in ["http://localhost/x", "https://example.com:8443/a?b=c", "http://127.0.0.1:9"] {
+        for good in [
+            "http://localhost/x",
+            "https://example.com:8443/a?b=c",
+            "http://127.0.0.1:9",
+        ] {
             assert!(WebhookUrl::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "/rooted", "localhost:80", "ftp://example.com", "http://", "http://a b/", "nonsense"] {
+        for bad in [
+            "",
+            "/rooted",
+            "localhost:80",
+            "ftp://example.com",
+            "http://",
+            "http://a b/",
+            "nonsense",
+        ] {
             assert!(WebhookUrl::parse(bad).is_err(), "{bad}");
         }
         assert!(parse_project(r#"{"webhooks":["nonsense"]}"#).is_err());

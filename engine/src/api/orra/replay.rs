@@ -3,7 +3,7 @@
 //!
 //! Invariant: a replay changes nothing.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use orchestrion_history::ids::Timestamp;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::auth::Authenticated;
+use super::body::{Id, Params};
 use super::error::{ApiError, Kind};
 use super::listing::target_of;
 use super::story::summary;
@@ -56,14 +57,26 @@ struct RecordJson {
 pub async fn replay(
     State(api): State<Api>,
     Authenticated(project): Authenticated,
-    Path(id): Path<String>,
-    Query(query): Query<Until>,
+    Id(id): Id,
+    Params(query): Params<Until>,
 ) -> Result<Response, ApiError> {
-    let until = query.until.as_deref().filter(|text| !text.is_empty()).map(parse_until).transpose()?;
+    let until = query
+        .until
+        .as_deref()
+        .filter(|text| !text.is_empty())
+        .map(parse_until)
+        .transpose()?;
     let target = target_of(&project, &id)?;
     // The state first: the journal read after it holds at least its records.
-    let kept = api.handle.state(target.clone()).await.map_err(|error| super::listing::unknown_or(&id, error))?;
-    let run = api.handle.journal(&target)?.ok_or_else(|| ApiError::unknown_orchestration(&id))?;
+    let kept = api
+        .handle
+        .state(target.clone())
+        .await
+        .map_err(|error| super::listing::unknown_or(&id, error))?;
+    let run = api
+        .handle
+        .journal(&target)?
+        .ok_or_else(|| ApiError::unknown_orchestration(&id))?;
     let until = until.map(|until| until.min(run.records.len()));
     let replayed = replayed(&run.records, &kept, until.unwrap_or(run.records.len()));
     Ok(respond(
@@ -72,7 +85,11 @@ pub async fn replay(
             id: &id,
             workflow_id: run.workflow_id.as_str(),
             run_id: run.run_id.to_string(),
-            records: run.records[..until.unwrap_or(run.records.len())].iter().enumerate().map(record).collect(),
+            records: run.records[..until.unwrap_or(run.records.len())]
+                .iter()
+                .enumerate()
+                .map(record)
+                .collect(),
             state: replayed.state,
             verified: replayed.difference.is_none(),
             difference: replayed.difference,
@@ -91,8 +108,15 @@ fn parse_until(text: &str) -> Result<usize, ApiError> {
 fn record((index, record): (usize, &Record)) -> RecordJson {
     RecordJson {
         seq: index + 1,
-        kind: if record.event().is_some() { "event" } else { "note" },
-        event_id: record.event().map(|event| event.event_id).filter(|id| *id > 0),
+        kind: if record.event().is_some() {
+            "event"
+        } else {
+            "note"
+        },
+        event_id: record
+            .event()
+            .map(|event| event.event_id)
+            .filter(|id| *id > 0),
         r#type: record.type_name(),
         at: rfc3339(Timestamp(record.at())),
         summary: summary(record),
@@ -106,19 +130,36 @@ struct Replayed {
 
 /// Folds the whole journal for the comparison, and the first `until` records for the state that is shown.
 fn replayed(records: &[Record], kept: &MutableState, until: usize) -> Replayed {
-    let compared = usize::try_from(kept.records).unwrap_or(usize::MAX).min(records.len());
+    let compared = usize::try_from(kept.records)
+        .unwrap_or(usize::MAX)
+        .min(records.len());
     let (first, second) = (until.min(compared), until.max(compared));
     let told = |error: Illegal| format!("the journal does not fold: {error}");
     let mut state = match fold(&records[..first]) {
         Ok(state) => state,
-        Err(error) => return Replayed { state: Value::Null, difference: Some(told(error)) },
+        Err(error) => {
+            return Replayed {
+                state: Value::Null,
+                difference: Some(told(error)),
+            };
+        }
     };
     let at_first = state.clone();
     if let Err(error) = fold_onto(&mut state, &records[first..second]) {
-        return Replayed { state: state_json(&at_first), difference: Some(told(error)) };
+        return Replayed {
+            state: state_json(&at_first),
+            difference: Some(told(error)),
+        };
     }
-    let (shown, verified) = if until <= compared { (&at_first, &state) } else { (&state, &at_first) };
-    Replayed { state: state_json(shown), difference: difference(verified, kept) }
+    let (shown, verified) = if until <= compared {
+        (&at_first, &state)
+    } else {
+        (&state, &at_first)
+    };
+    Replayed {
+        state: state_json(shown),
+        difference: difference(verified, kept),
+    }
 }
 
 /// A state, for people.
@@ -155,7 +196,9 @@ fn activity_json(event: i64, activity: &Activity) -> Value {
     let stage = match &activity.stage {
         Stage::Queued if activity.waiting => json!({ "name": "waiting" }),
         Stage::Queued => json!({ "name": "queued" }),
-        Stage::Backoff { until } => json!({ "name": "backoff", "until": rfc3339(Timestamp(*until)) }),
+        Stage::Backoff { until } => {
+            json!({ "name": "backoff", "until": rfc3339(Timestamp(*until)) })
+        }
         Stage::Started { at, identity, .. } => {
             json!({ "name": "started", "at": rfc3339(Timestamp(*at)), "by": identity })
         }

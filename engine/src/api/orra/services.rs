@@ -47,13 +47,25 @@ pub async fn register_service(
 }
 
 /// `POST /register/agent`
-pub async fn register_agent(State(api): State<Api>, project: Authenticated, body: Body) -> Result<Response, ApiError> {
+pub async fn register_agent(
+    State(api): State<Api>,
+    project: Authenticated,
+    body: Body,
+) -> Result<Response, ApiError> {
     register(&api, project, &body, ServiceKind::Agent).await
 }
 
-async fn register(api: &Api, project: Authenticated, body: &Body, kind: ServiceKind) -> Result<Response, ApiError> {
+async fn register(
+    api: &Api,
+    project: Authenticated,
+    body: &Body,
+    kind: ServiceKind,
+) -> Result<Response, ApiError> {
     let registration = parse(body.as_str(), kind)?;
-    let registered = api.registrar.register_service(&project.0, registration).await?;
+    let registered = api
+        .registrar
+        .register_service(&project.0, registration)
+        .await?;
     tracing::info!(
         project = %project.0,
         service = %registered.service.id,
@@ -69,7 +81,10 @@ fn parse(body: &str, kind: ServiceKind) -> Result<Registration, ApiError> {
     let body = Members::of_body(body)?;
     let schema = body.object("schema")?;
     let registration = Registration {
-        id: body.string("id")?.map(|id| id.trim().to_owned()).filter(|id| !id.is_empty()),
+        id: body
+            .string("id")?
+            .map(|id| id.trim().to_owned())
+            .filter(|id| !id.is_empty()),
         kind,
         name: body.string("name")?.unwrap_or_default(),
         description: body.string("description")?.unwrap_or_default(),
@@ -83,9 +98,11 @@ fn parse(body: &str, kind: ServiceKind) -> Result<Registration, ApiError> {
 
 /// All faults together, as `path: INVALID(text)`, and with orra's status.
 fn check(registration: &Registration) -> Result<(), ApiError> {
-    let schema = json!({ "input": registration.input_schema, "output": registration.output_schema });
-    validate_registration(&registration.name, &registration.description, &schema)
-        .map_err(|faults| ApiError::new(Kind::Unanticipated, join(&faults)).code(code::UNANTICIPATED))
+    let schema =
+        json!({ "input": registration.input_schema, "output": registration.output_schema });
+    validate_registration(&registration.name, &registration.description, &schema).map_err(
+        |faults| ApiError::new(Kind::Unanticipated, join(&faults)).code(code::UNANTICIPATED),
+    )
 }
 
 #[cfg(test)]
@@ -101,15 +118,24 @@ mod tests {
     #[test]
     fn a_python_registration_is_read() {
         let registration = parse(PYTHON, ServiceKind::Agent).unwrap();
-        assert_eq!((registration.id, registration.name.as_str()), (None, "echo-service"));
+        assert_eq!(
+            (registration.id, registration.name.as_str()),
+            (None, "echo-service")
+        );
         assert_eq!(registration.kind, ServiceKind::Agent);
-        assert_eq!(registration.input_schema["properties"]["message"]["title"], "Message");
+        assert_eq!(
+            registration.input_schema["properties"]["message"]["title"],
+            "Message"
+        );
         assert!(!registration.revertible);
     }
 
     #[test]
     fn a_blank_id_is_a_new_service() {
-        let body = PYTHON.replace("null", "\" \"").replace("\"revertible\"", "\"Revertible\"").replace("false", "true");
+        let body = PYTHON
+            .replace("null", "\" \"")
+            .replace("\"revertible\"", "\"Revertible\"")
+            .replace("false", "true");
         let registration = parse(&body, ServiceKind::Service).unwrap();
         assert_eq!(registration.id, None);
         assert!(registration.revertible);

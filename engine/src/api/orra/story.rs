@@ -22,7 +22,9 @@ pub fn summary(record: &Record) -> String {
 
 fn of_event(event: &HistoryEvent) -> String {
     use Attributes as A;
-    let Some(attributes) = &event.attributes else { return String::new() };
+    let Some(attributes) = &event.attributes else {
+        return String::new();
+    };
     match attributes {
         A::WorkflowExecutionStartedEventAttributes(e) => {
             let kind = e.workflow_type.as_ref().map_or("", |kind| &kind.name);
@@ -39,24 +41,42 @@ fn of_event(event: &HistoryEvent) -> String {
         A::ActivityTaskScheduledEventAttributes(e) => {
             let kind = e.activity_type.as_ref().map_or("", |kind| &kind.name);
             let queue = e.task_queue.as_ref().map_or("", |queue| &queue.name);
-            format!("{} {kind} on {queue} {}", e.activity_id, data(e.input.as_ref()))
+            format!(
+                "{} {kind} on {queue} {}",
+                e.activity_id,
+                data(e.input.as_ref())
+            )
         }
         A::ActivityTaskStartedEventAttributes(e) => {
-            format!("of {} attempt {} by {}", e.scheduled_event_id, e.attempt, e.identity)
+            format!(
+                "of {} attempt {} by {}",
+                e.scheduled_event_id, e.attempt, e.identity
+            )
         }
         A::ActivityTaskCompletedEventAttributes(e) => {
             format!("of {} {}", e.scheduled_event_id, data(e.result.as_ref()))
         }
         A::ActivityTaskFailedEventAttributes(e) => {
-            format!("of {} {}", e.scheduled_event_id, failure(e.failure.as_ref()))
+            format!(
+                "of {} {}",
+                e.scheduled_event_id,
+                failure(e.failure.as_ref())
+            )
         }
         A::ActivityTaskTimedOutEventAttributes(e) => {
-            format!("of {} {}", e.scheduled_event_id, failure(e.failure.as_ref()))
+            format!(
+                "of {} {}",
+                e.scheduled_event_id,
+                failure(e.failure.as_ref())
+            )
         }
         A::ActivityTaskCancelRequestedEventAttributes(e) => format!("of {}", e.scheduled_event_id),
         A::ActivityTaskCanceledEventAttributes(e) => format!("of {}", e.scheduled_event_id),
         A::TimerStartedEventAttributes(e) => {
-            let wait = e.start_to_fire_timeout.as_ref().map_or(0, |d| d.seconds * 1_000 + i64::from(d.nanos) / 1_000_000);
+            let wait = e
+                .start_to_fire_timeout
+                .as_ref()
+                .map_or(0, |d| d.seconds * 1_000 + i64::from(d.nanos) / 1_000_000);
             format!("{} in {wait} ms", e.timer_id)
         }
         A::TimerFiredEventAttributes(e) => e.timer_id.clone(),
@@ -71,22 +91,50 @@ fn of_note(note: &Note) -> String {
         None => String::new(),
         Some(K::RunCreated(n)) => format!("by request {}", shorten(&n.request_id)),
         Some(K::ActivityAttemptStarted(n)) => {
-            format!("of {} attempt {} by {}", n.scheduled_event_id, n.attempt, n.identity)
+            format!(
+                "of {} attempt {} by {}",
+                n.scheduled_event_id, n.attempt, n.identity
+            )
         }
         Some(K::ActivityAttemptFailed(n)) => {
-            format!("of {} attempt {} {}", n.scheduled_event_id, n.attempt, failure(n.failure.as_ref()))
+            format!(
+                "of {} attempt {} {}",
+                n.scheduled_event_id,
+                n.attempt,
+                failure(n.failure.as_ref())
+            )
         }
         Some(K::ActivityAttemptReturned(n)) => {
-            format!("of {} attempt {}: {}", n.scheduled_event_id, n.attempt, shorten(&n.reason))
+            format!(
+                "of {} attempt {}: {}",
+                n.scheduled_event_id,
+                n.attempt,
+                shorten(&n.reason)
+            )
         }
         Some(K::ActivityHeartbeat(n)) => {
-            format!("of {} attempt {} {}", n.scheduled_event_id, n.attempt, data(n.details.as_ref()))
+            format!(
+                "of {} attempt {} {}",
+                n.scheduled_event_id,
+                n.attempt,
+                data(n.details.as_ref())
+            )
         }
         Some(K::ActivityProgress(n)) => {
-            format!("of {} attempt {} {}", n.scheduled_event_id, n.attempt, payload(n.update.as_ref()))
+            format!(
+                "of {} attempt {} {}",
+                n.scheduled_event_id,
+                n.attempt,
+                payload(n.update.as_ref())
+            )
         }
         Some(K::ActivityWaiting(n)) => {
-            format!("of {} attempt {}: {}", n.scheduled_event_id, n.attempt, shorten(&n.reason))
+            format!(
+                "of {} attempt {}: {}",
+                n.scheduled_event_id,
+                n.attempt,
+                shorten(&n.reason)
+            )
         }
         Some(K::EventBuffered(n)) => match &n.event {
             Some(event) => {
@@ -96,7 +144,12 @@ fn of_note(note: &Note) -> String {
             None => String::new(),
         },
         Some(K::WorkflowTaskAttemptFailed(n)) => {
-            format!("of {} attempt {} {}", n.scheduled_event_id, n.attempt, failure(n.failure.as_ref()))
+            format!(
+                "of {} attempt {} {}",
+                n.scheduled_event_id,
+                n.attempt,
+                failure(n.failure.as_ref())
+            )
         }
     }
 }
@@ -109,7 +162,9 @@ fn data(payloads: Option<&Payloads>) -> String {
 }
 
 fn payload(payload: Option<&Payload>) -> String {
-    let Some(payload) = payload else { return String::new() };
+    let Some(payload) = payload else {
+        return String::new();
+    };
     match std::str::from_utf8(&payload.data) {
         Ok(text) => shorten(text),
         Err(_) => format!("{} bytes", payload.data.len()),
@@ -117,7 +172,9 @@ fn payload(payload: Option<&Payload>) -> String {
 }
 
 fn failure(failure: Option<&Failure>) -> String {
-    failure.map_or_else(String::new, |failure| format!("{:?}", shorten(&failure.message)))
+    failure.map_or_else(String::new, |failure| {
+        format!("{:?}", shorten(&failure.message))
+    })
 }
 
 fn shorten(text: &str) -> String {
@@ -138,21 +195,37 @@ mod tests {
     fn a_failure_reads_as_a_line_of_a_log() {
         let attributes = ActivityTaskFailedEventAttributes {
             scheduled_event_id: 5,
-            failure: Some(Failure { message: "card declined".into(), ..Default::default() }),
+            failure: Some(Failure {
+                message: "card declined".into(),
+                ..Default::default()
+            }),
             ..Default::default()
         };
         let event = HistoryEvent {
             attributes: Some(Attributes::ActivityTaskFailedEventAttributes(attributes)),
             ..Default::default()
         };
-        assert_eq!(summary(&Record::Event(Box::new(event))), "of 5 \"card declined\"");
+        assert_eq!(
+            summary(&Record::Event(Box::new(event))),
+            "of 5 \"card declined\""
+        );
     }
 
     #[test]
     fn long_data_is_cut() {
-        let update = Payload { data: "é".repeat(500).into_bytes(), ..Default::default() };
-        let progress = ActivityProgress { scheduled_event_id: 5, attempt: 1, update: Some(update) };
-        let text = summary(&Record::Note(Box::new(Note { at: 0, kind: Some(note::Kind::ActivityProgress(progress)) })));
+        let update = Payload {
+            data: "é".repeat(500).into_bytes(),
+            ..Default::default()
+        };
+        let progress = ActivityProgress {
+            scheduled_event_id: 5,
+            attempt: 1,
+            update: Some(update),
+        };
+        let text = summary(&Record::Note(Box::new(Note {
+            at: 0,
+            kind: Some(note::Kind::ActivityProgress(progress)),
+        })));
         assert!(text.ends_with("… (1000 bytes)"), "{text}");
         assert!(text.chars().count() < 250);
     }

@@ -55,7 +55,12 @@ pub fn parse(body: &str, defaults: &Options) -> Result<Request, ApiError> {
     };
     if action.content.len() > ACTION_BYTES_MAX {
         let bytes = action.content.len();
-        return Err(invalid("action", format!("the action's content has {bytes} bytes: at most {ACTION_BYTES_MAX} are allowed")));
+        return Err(invalid(
+            "action",
+            format!(
+                "the action's content has {bytes} bytes: at most {ACTION_BYTES_MAX} are allowed"
+            ),
+        ));
     }
     let data = body.get("data").map(|_| parameters(&body)).transpose()?;
     let timeout = time(&body, "timeout")?;
@@ -65,7 +70,14 @@ pub fn parse(body: &str, defaults: &Options) -> Result<Request, ApiError> {
     set_millis(&mut options.grace_ms, grace_period);
     set_options(&mut options, &body.object("options")?)?;
     let plan = body.value("plan")?;
-    let given = json!([action, data, plan, timeout.map(nanos), grace_period.map(nanos), body.value("options")?]);
+    let given = json!([
+        action,
+        data,
+        plan,
+        timeout.map(nanos),
+        grace_period.map(nanos),
+        body.value("options")?
+    ]);
     Ok(Request {
         action,
         data,
@@ -81,14 +93,20 @@ fn parameters(body: &Members<'_>) -> Result<Vec<Parameter>, ApiError> {
     let elements = body.array("data")?;
     if elements.len() > PARAMETERS_MAX {
         let count = elements.len();
-        return Err(invalid("data", format!("data has {count} elements: at most {PARAMETERS_MAX} are allowed")));
+        return Err(invalid(
+            "data",
+            format!("data has {count} elements: at most {PARAMETERS_MAX} are allowed"),
+        ));
     }
     let mut parameters: Vec<Parameter> = Vec::with_capacity(elements.len());
     let mut fields = HashSet::new();
     for element in elements {
         let parameter = parameter(element)?;
         if !fields.insert(parameter.field.clone()) {
-            let message = format!("the parameter {:?} is given twice: give each field of data once", parameter.field);
+            let message = format!(
+                "the parameter {:?} is given twice: give each field of data once",
+                parameter.field
+            );
             return Err(invalid("data", message));
         }
         parameters.push(parameter);
@@ -106,7 +124,9 @@ fn parameter(element: &RawValue) -> Result<Parameter, BadJson> {
 
 /// A duration in any of the forms that orra's clients use. Zero counts as not given.
 fn time(body: &Members<'_>, name: &'static str) -> Result<Option<Duration>, ApiError> {
-    let Some(raw) = body.get(name) else { return Ok(None) };
+    let Some(raw) = body.get(name) else {
+        return Ok(None);
+    };
     let nanos = |raw: &RawValue| raw.get().parse::<i64>().ok().and_then(duration::from_nanos);
     let text = raw.get();
     let read = if text.starts_with('"') {
@@ -120,7 +140,13 @@ fn time(body: &Members<'_>, name: &'static str) -> Result<Option<Duration>, ApiE
         nanos(raw)
     };
     let read = read.ok_or_else(|| {
-        invalid(name, format!("member {name:?} is {text}: give {}, or a number of nanoseconds", duration::ACCEPTS))
+        invalid(
+            name,
+            format!(
+                "member {name:?} is {text}: give {}, or a number of nanoseconds",
+                duration::ACCEPTS
+            ),
+        )
     })?;
     Ok((!read.is_zero()).then_some(read))
 }
@@ -144,24 +170,49 @@ const OPTIONS: [&str; 14] = [
 ];
 
 fn set_options(options: &mut Options, given: &Members<'_>) -> Result<(), ApiError> {
-    if let Some(unknown) = given.names().find(|name| !OPTIONS.iter().any(|known| known.eq_ignore_ascii_case(name))) {
-        let message = format!("there is no option {unknown:?}: there are {}", OPTIONS.join(", "));
+    if let Some(unknown) = given
+        .names()
+        .find(|name| !OPTIONS.iter().any(|known| known.eq_ignore_ascii_case(name)))
+    {
+        let message = format!(
+            "there is no option {unknown:?}: there are {}",
+            OPTIONS.join(", ")
+        );
         return Err(invalid("options", message));
     }
     set_millis(&mut options.task_timeout_ms, time(given, "taskTimeout")?);
     set_millis(&mut options.retry_initial_ms, time(given, "retryInitial")?);
     set_millis(&mut options.retry_max_ms, time(given, "retryMax")?);
-    set_millis(&mut options.compensation_timeout_ms, time(given, "compensationTimeout")?);
-    set_millis(&mut options.compensation_initial_ms, time(given, "compensationInitial")?);
-    set_millis(&mut options.compensation_max_ms, time(given, "compensationMax")?);
-    set_millis(&mut options.planning_timeout_ms, time(given, "planningTimeout")?);
-    set_millis(&mut options.planning_initial_ms, time(given, "planningInitial")?);
+    set_millis(
+        &mut options.compensation_timeout_ms,
+        time(given, "compensationTimeout")?,
+    );
+    set_millis(
+        &mut options.compensation_initial_ms,
+        time(given, "compensationInitial")?,
+    );
+    set_millis(
+        &mut options.compensation_max_ms,
+        time(given, "compensationMax")?,
+    );
+    set_millis(
+        &mut options.planning_timeout_ms,
+        time(given, "planningTimeout")?,
+    );
+    set_millis(
+        &mut options.planning_initial_ms,
+        time(given, "planningInitial")?,
+    );
     set_millis(&mut options.planning_max_ms, time(given, "planningMax")?);
     if let Some(wait) = time(given, "lateResultWait")? {
         options.late_result_wait_ms = Some(millis(wait));
     }
     set_count(&mut options.task_attempts, given, "taskAttempts")?;
-    set_count(&mut options.compensation_attempts, given, "compensationAttempts")?;
+    set_count(
+        &mut options.compensation_attempts,
+        given,
+        "compensationAttempts",
+    )?;
     set_count(&mut options.planning_attempts, given, "planningAttempts")?;
     if let Some(raw) = given.get("retryFactor") {
         options.retry_factor = raw
@@ -169,7 +220,12 @@ fn set_options(options: &mut Options, given: &Members<'_>) -> Result<(), ApiErro
             .parse()
             .ok()
             .filter(|factor| (1.0..=1_000.0).contains(factor))
-            .ok_or_else(|| invalid("options", format!("retryFactor is {}: give a number from 1 to 1000", raw.get())))?;
+            .ok_or_else(|| {
+                invalid(
+                    "options",
+                    format!("retryFactor is {}: give a number from 1 to 1000", raw.get()),
+                )
+            })?;
     }
     Ok(())
 }
@@ -177,9 +233,19 @@ fn set_options(options: &mut Options, given: &Members<'_>) -> Result<(), ApiErro
 fn set_count(count: &mut u32, given: &Members<'_>, name: &'static str) -> Result<(), ApiError> {
     if let Some(raw) = given.get(name) {
         let max = Options::ATTEMPTS_MAX;
-        let read = raw.get().parse().ok().filter(|count| (1..=max).contains(count));
+        let read = raw
+            .get()
+            .parse()
+            .ok()
+            .filter(|count| (1..=max).contains(count));
         *count = read.ok_or_else(|| {
-            invalid("options", format!("{name} is {}: give a whole number from 1 to {max}", raw.get()))
+            invalid(
+                "options",
+                format!(
+                    "{name} is {}: give a whole number from 1 to {max}",
+                    raw.get()
+                ),
+            )
         })?;
     }
     Ok(())
@@ -200,7 +266,9 @@ fn nanos(duration: Duration) -> u64 {
 }
 
 fn invalid(param: &'static str, message: String) -> ApiError {
-    ApiError::new(Kind::InvalidRequest, message).code(code::JSON).param(param)
+    ApiError::new(Kind::InvalidRequest, message)
+        .code(code::JSON)
+        .param(param)
 }
 
 #[cfg(test)]
@@ -214,19 +282,32 @@ mod tests {
     /// As orra's command line sends it without `-d`.
     #[test]
     fn the_command_lines_capital_c_and_null_data() {
-        let request = read(r#"{"action":{"type":"","Content":"Echo this"},"data":null,"timeout":"45s","healthCheckGracePeriod":"1m0s"}"#);
+        let request = read(
+            r#"{"action":{"type":"","Content":"Echo this"},"data":null,"timeout":"45s","healthCheckGracePeriod":"1m0s"}"#,
+        );
         assert_eq!(request.action.content, "Echo this");
         assert_eq!(request.data, None);
         assert_eq!(request.timeout, Some(Duration::from_secs(45)));
-        assert_eq!((request.options.task_timeout_ms, request.options.grace_ms), (45_000, 60_000));
+        assert_eq!(
+            (request.options.task_timeout_ms, request.options.grace_ms),
+            (45_000, 60_000)
+        );
     }
 
     #[test]
     fn data_keeps_its_values() {
-        let request = read(r#"{"action":{"content":"x"},"data":[{"Field":"order","value":{"Field":[1,null,"a"]}},{"field":"n"}]}"#);
+        let request = read(
+            r#"{"action":{"content":"x"},"data":[{"Field":"order","value":{"Field":[1,null,"a"]}},{"field":"n"}]}"#,
+        );
         let expected = vec![
-            Parameter { field: "order".into(), value: json!({"Field": [1, null, "a"]}) },
-            Parameter { field: "n".into(), value: Value::Null },
+            Parameter {
+                field: "order".into(),
+                value: json!({"Field": [1, null, "a"]}),
+            },
+            Parameter {
+                field: "n".into(),
+                value: Value::Null,
+            },
         ];
         assert_eq!(request.data, Some(expected));
     }
@@ -239,15 +320,34 @@ mod tests {
 
     #[test]
     fn durations_come_in_three_forms() {
-        for form in ["\"1.5s\"", "1500000000", "{\"Duration\":1500000000}", "{\"duration\":1500000000}"] {
-            let request = read(&format!("{{\"action\":{{\"content\":\"x\"}},\"timeout\":{form}}}"));
+        for form in [
+            "\"1.5s\"",
+            "1500000000",
+            "{\"Duration\":1500000000}",
+            "{\"duration\":1500000000}",
+        ] {
+            let request = read(&format!(
+                "{{\"action\":{{\"content\":\"x\"}},\"timeout\":{form}}}"
+            ));
             assert_eq!(request.options.task_timeout_ms, 1_500, "{form}");
         }
         for none in ["0", "\"0s\"", "null", "{}"] {
             let request = read(&format!("{{\"timeout\":{none}}}"));
-            assert_eq!((request.timeout, request.options.task_timeout_ms), (None, 30_000), "{none}");
+            assert_eq!(
+                (request.timeout, request.options.task_timeout_ms),
+                (None, 30_000),
+                "{none}"
+            );
         }
-        for bad in ["\"soon\"", "\"\"", "-1", "true", "1.5", "\"-3s\"", "{\"Duration\":\"1s\"}"] {
+        for bad in [
+            "\"soon\"",
+            "\"\"",
+            "-1",
+            "true",
+            "1.5",
+            "\"-3s\"",
+            "{\"Duration\":\"1s\"}",
+        ] {
             let error = parse(&format!("{{\"timeout\":{bad}}}"), &Options::default()).unwrap_err();
             assert!(format!("{error:?}").contains("timeout"), "{bad}: {error:?}");
         }
@@ -255,18 +355,42 @@ mod tests {
 
     #[test]
     fn what_else_a_record_has_cannot_be_set() {
-        let request = read(r#"{"action":{"content":"x"},"id":"o_mine","status":"completed","groundingHit":{},"webhook":"http://x","results":[1]}"#);
-        assert_eq!(request, Request { digest: request.digest.clone(), ..read(r#"{"action":{"content":"x"}}"#) });
+        let request = read(
+            r#"{"action":{"content":"x"},"id":"o_mine","status":"completed","groundingHit":{},"webhook":"http://x","results":[1]}"#,
+        );
+        assert_eq!(
+            request,
+            Request {
+                digest: request.digest.clone(),
+                ..read(r#"{"action":{"content":"x"}}"#)
+            }
+        );
     }
 
     #[test]
     fn options_are_set_by_name_and_unknown_ones_refused() {
-        let request = read(r#"{"options":{"taskAttempts":3,"retryInitial":"100ms","RetryFactor":1.5,"lateResultWait":"2s"}}"#);
+        let request = read(
+            r#"{"options":{"taskAttempts":3,"retryInitial":"100ms","RetryFactor":1.5,"lateResultWait":"2s"}}"#,
+        );
         assert_eq!(request.options.task_attempts, 3);
-        assert_eq!((request.options.retry_initial_ms, request.options.retry_factor), (100, 1.5));
+        assert_eq!(
+            (
+                request.options.retry_initial_ms,
+                request.options.retry_factor
+            ),
+            (100, 1.5)
+        );
         assert_eq!(request.options.late_result_wait_ms, Some(2_000));
-        for bad in [r#"{"taskAttempt":3}"#, r#"{"taskAttempts":0}"#, r#"{"taskAttempts":"3"}"#, r#"{"retryFactor":0.5}"#] {
-            assert!(parse(&format!("{{\"options\":{bad}}}"), &Options::default()).is_err(), "{bad}");
+        for bad in [
+            r#"{"taskAttempt":3}"#,
+            r#"{"taskAttempts":0}"#,
+            r#"{"taskAttempts":"3"}"#,
+            r#"{"retryFactor":0.5}"#,
+        ] {
+            assert!(
+                parse(&format!("{{\"options\":{bad}}}"), &Options::default()).is_err(),
+                "{bad}"
+            );
         }
     }
 
@@ -274,8 +398,17 @@ mod tests {
     fn the_digest_knows_the_submission_not_its_spacing() {
         let digest = |body: &str| read(body).digest;
         let plain = digest(r#"{"action":{"content":"x"},"data":[{"field":"a","value":1}]}"#);
-        assert_eq!(plain, digest(r#"{ "data" : [ {"value":1, "field":"a"} ], "action":{"Content":"x"} }"#));
-        assert_ne!(plain, digest(r#"{"action":{"content":"x"},"data":[{"field":"a","value":2}]}"#));
-        assert_ne!(plain, digest(r#"{"action":{"content":"x"},"data":[{"field":"a","value":1}],"timeout":"1s"}"#));
+        assert_eq!(
+            plain,
+            digest(r#"{ "data" : [ {"value":1, "field":"a"} ], "action":{"Content":"x"} }"#)
+        );
+        assert_ne!(
+            plain,
+            digest(r#"{"action":{"content":"x"},"data":[{"field":"a","value":2}]}"#)
+        );
+        assert_ne!(
+            plain,
+            digest(r#"{"action":{"content":"x"},"data":[{"field":"a","value":1}],"timeout":"1s"}"#)
+        );
     }
 }

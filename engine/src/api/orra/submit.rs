@@ -32,11 +32,11 @@ use crate::engine::handle::{CallError, Target};
 use crate::orchestration::effect::rfc3339;
 use crate::orchestration::submission::{json_payload, json_payloads};
 use crate::orchestration::view::View;
-use crate::orchestration::{Action, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE};
+use crate::orchestration::{Action, Submission, UNKEYED_MEMO, WORKFLOW_QUEUE, WORKFLOW_TYPE};
 use crate::plan::draft::{Parsed, parse_submission};
 use crate::plan::{Parameter, Plan, Service, describe, validate};
-use crate::seams;
 use crate::registry::ids::{keyed_orchestration_id, orchestration_id, run_id};
+use crate::seams;
 
 const IDEMPOTENCY_HEADER: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
@@ -55,24 +55,37 @@ pub async fn submit(
     let key = idempotency_key(&headers)?;
     let request = parse(body.as_str(), &api.settings.options())?;
     let services = api.registrar.registry().services(&project);
-    let id = key.as_ref().map_or_else(|| orchestration_id(&*api.ids), |key| keyed_orchestration_id(project.as_str(), key));
+    let id = key.as_ref().map_or_else(
+        || orchestration_id(&*api.ids),
+        |key| keyed_orchestration_id(project.as_str(), key),
+    );
     let workflow_id = WorkflowId::parse(&id).map_err(|e| ApiError::internal(&e))?;
     let started_before = key.is_some() && api.handle.current_run(&project, &workflow_id)?.is_some();
     // A repeat is not judged again: services may have changed since.
     let plan = match &request.plan {
-        Some(draft) if !started_before => Some(own_plan(draft, &services, request.data.as_deref().unwrap_or_default())?),
+        Some(draft) if !started_before => Some(own_plan(
+            draft,
+            &services,
+            request.data.as_deref().unwrap_or_default(),
+        )?),
         _ => None,
     };
     let request_id = key.clone().unwrap_or_else(|| run_id(&*api.ids).to_string());
-    let start = start_of(&id, request_id, &request, plan);
+    let start = start_of(&id, key.is_some(), request_id, &request, plan);
     let accepted = api.handle.start(project.clone(), start).await?;
-    let target = Target { namespace: project.clone(), workflow_id, run_id: Some(accepted.run_id) };
+    let target = Target {
+        namespace: project.clone(),
+        workflow_id,
+        run_id: Some(accepted.run_id),
+    };
     let repeated = accepted.reply == Reply::Repeated;
     tracing::info!(%project, orchestration = %id, repeated, "action submitted");
     if let (true, Some(key)) = (repeated, &key)
         && digest_of(&api, &target)?.is_some_and(|digest| digest != request.digest)
     {
-        let message = format!("the idempotency key {key:?} was used for another submission: use a new key for a new one");
+        let message = format!(
+            "the idempotency key {key:?} was used for another submission: use a new key for a new one"
+        );
         return Err(ApiError::new(Kind::InvalidRequest, message).param("Idempotency-Key"));
     }
     let view = planned(&api, &target).await?;
@@ -80,8 +93,14 @@ pub async fn submit(
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
-    let Some(value) = headers.get(IDEMPOTENCY_HEADER) else { return Ok(None) };
-    let key = value.to_str().ok().map(str::trim).filter(|key| !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX);
+    let Some(value) = headers.get(IDEMPOTENCY_HEADER) else {
+        return Ok(None);
+    };
+    let key = value
+        .to_str()
+        .ok()
+        .map(str::trim)
+        .filter(|key| !key.is_empty() && key.len() <= IDEMPOTENCY_KEY_BYTES_MAX);
     key.map(|key| Some(key.to_owned())).ok_or_else(|| {
         let message = format!("the Idempotency-Key header must be 1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ascii characters");
         ApiError::new(Kind::InvalidRequest, message).param("Idempotency-Key")
@@ -92,24 +111,42 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 fn own_plan(draft: &Value, services: &[Service], data: &[Parameter]) -> Result<Plan, ApiError> {
     let refused = |reasons: String| {
         let message = format!("the plan is refused:\n{reasons}");
-        ApiError::new(Kind::InvalidRequest, message).code(code::CANNOT_EXECUTE).param("plan")
+        ApiError::new(Kind::InvalidRequest, message)
+            .code(code::CANNOT_EXECUTE)
+            .param("plan")
     };
     match parse_submission(draft).map_err(|e| refused(e.to_string()))? {
-        Parsed::Draft(draft) => validate(&draft, services, data).map_err(|reasons| refused(describe(&reasons))),
-        Parsed::NotActionable(reason) => {
-            Err(ApiError::new(Kind::InvalidRequest, format!("preparation failed with status not_actionable: {reason}"))
-                .code(code::NOT_ACTIONABLE))
+        Parsed::Draft(draft) => {
+            validate(&draft, services, data).map_err(|reasons| refused(describe(&reasons)))
         }
+        Parsed::NotActionable(reason) => Err(ApiError::new(
+            Kind::InvalidRequest,
+            format!("preparation failed with status not_actionable: {reason}"),
+        )
+        .code(code::NOT_ACTIONABLE)),
     }
 }
 
-fn start_of(id: &str, request_id: String, request: &Request, plan: Option<Plan>) -> StartWorkflow {
-    let status = if plan.is_some() { "processing" } else { PENDING };
-    let memo = HashMap::from([
+fn start_of(
+    id: &str,
+    keyed: bool,
+    request_id: String,
+    request: &Request,
+    plan: Option<Plan>,
+) -> StartWorkflow {
+    let status = if plan.is_some() {
+        "processing"
+    } else {
+        PENDING
+    };
+    let mut memo = HashMap::from([
         ("action".to_owned(), json_payload(&request.action.content)),
         ("status".to_owned(), json_payload(status)),
         (DIGEST_MEMO.to_owned(), json_payload(&request.digest)),
     ]);
+    if !keyed {
+        memo.insert(UNKEYED_MEMO.to_owned(), json_payload(&true));
+    }
     let submission = Submission {
         action: request.action.clone(),
         data: request.data.clone().unwrap_or_default(),
@@ -150,15 +187,22 @@ async fn planned(api: &Api, target: &Target) -> Result<View, ApiError> {
 /// An orchestration as it stands, and how many records say so.
 fn view_of(api: &Api, target: &Target) -> Result<(View, u64), ApiError> {
     let id = target.workflow_id.as_str();
-    let run = api.handle.journal(target)?.ok_or_else(|| ApiError::unknown_orchestration(id))?;
-    let view = View::fold(&run.records).ok_or_else(|| ApiError::internal(&format!("the journal of {id} has no beginning")))?;
+    let run = api
+        .handle
+        .journal(target)?
+        .ok_or_else(|| ApiError::unknown_orchestration(id))?;
+    let view = View::fold(&run.records)
+        .ok_or_else(|| ApiError::internal(&format!("the journal of {id} has no beginning")))?;
     Ok((view, run.records.len() as u64))
 }
 
 /// What the first one to use a key submitted.
 fn digest_of(api: &Api, target: &Target) -> Result<Option<String>, ApiError> {
     let run = api.handle.journal(target)?;
-    let mut events = run.iter().flat_map(|run| &run.records).filter_map(Record::event);
+    let mut events = run
+        .iter()
+        .flat_map(|run| &run.records)
+        .filter_map(Record::event);
     let memo = events.find_map(|event| match &event.attributes {
         Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => started.memo.as_ref(),
         _ => None,
@@ -181,7 +225,9 @@ fn answer(
             return Err(ApiError::new(Kind::InvalidRequest, message).code(code::NOT_ACTIONABLE));
         }
         ("failed", Some(Value::String(message))) => {
-            return Err(ApiError::new(Kind::Unanticipated, message.clone()).code(code::CANNOT_EXECUTE));
+            return Err(
+                ApiError::new(Kind::Unanticipated, message.clone()).code(code::CANNOT_EXECUTE)
+            );
         }
         (_, _) if view.plan.is_none() && view.closed => {
             let message = "the orchestration was ended while it was planned";
@@ -206,7 +252,9 @@ fn answer(
 }
 
 fn text_of(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 #[derive(Serialize)]
@@ -254,11 +302,17 @@ impl<'a> PlanJson<'a> {
                 service: &task.service,
                 input: &task.input,
                 service_name: &task.service_name,
-                capabilities: service.map(|service| service.description.as_str()).into_iter().collect(),
+                capabilities: service
+                    .map(|service| service.description.as_str())
+                    .into_iter()
+                    .collect(),
                 expected_input: service.map(|service| &service.input_schema),
                 expected_output: service.map(|service| &service.output_schema),
             }
         });
-        Self { tasks: tasks.collect(), parallel_groups: &plan.parallel_groups }
+        Self {
+            tasks: tasks.collect(),
+            parallel_groups: &plan.parallel_groups,
+        }
     }
 }

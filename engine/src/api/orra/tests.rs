@@ -58,7 +58,13 @@ impl Server {
         let url = format!("http://{}", listener.local_addr().unwrap());
         seams::spawn(async move { axum::serve(listener, router(api)).await });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self { url, http, store, engine: Some(engine), _stop: stop }
+        Self {
+            url,
+            http,
+            store,
+            engine: Some(engine),
+            _stop: stop,
+        }
     }
 
     async fn restart(mut self) -> Self {
@@ -77,13 +83,22 @@ impl Server {
     }
 
     async fn post(&self, path: &str, key: &str, body: &str) -> (u16, Value) {
-        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(key).body(body.to_owned());
+        let request = self
+            .http
+            .post(format!("{}{path}", self.url))
+            .bearer_auth(key)
+            .body(body.to_owned());
         let (status, body) = self.ask(request).await;
         (status, serde_json::from_str(&body).unwrap())
     }
 
     async fn get(&self, path: &str, key: &str) -> (u16, String) {
-        self.ask(self.http.get(format!("{}{path}", self.url)).bearer_auth(key)).await
+        self.ask(
+            self.http
+                .get(format!("{}{path}", self.url))
+                .bearer_auth(key),
+        )
+        .await
     }
 
     async fn project(&self) -> (String, String) {
@@ -104,7 +119,12 @@ async fn a_project_its_keys_and_webhooks() {
     let body = r#"{"name":"shop","webhooks":["http://localhost:1/a"],"additionalAPIKeys":["sk-orra-v1-planted"]}"#;
     let (status, project) = server.post("/register/project", "none", body).await;
     assert_eq!(status, 201);
-    let members: Vec<&str> = project.as_object().unwrap().keys().map(String::as_str).collect();
+    let members: Vec<&str> = project
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
     let expected = [
         "id",
         "name",
@@ -122,21 +142,44 @@ async fn a_project_its_keys_and_webhooks() {
     assert_eq!(project["webhooks"], json!(["http://localhost:1/a"]));
     let key = project["apiKey"].as_str().unwrap();
 
-    let (status, webhook) = server.post("/webhooks", key, r#"{"URL":"http://localhost:1/b"}"#).await;
-    assert_eq!((status, &webhook["url"]), (201, &json!("http://localhost:1/b")));
+    let (status, webhook) = server
+        .post("/webhooks", key, r#"{"URL":"http://localhost:1/b"}"#)
+        .await;
+    assert_eq!(
+        (status, &webhook["url"]),
+        (201, &json!("http://localhost:1/b"))
+    );
     assert!(webhook["secret"].as_str().unwrap().starts_with("whsec_"));
-    let (status, error) = server.post("/compensation-failure-webhooks", key, r#"{"url":"nowhere"}"#).await;
-    assert_eq!((status, &error["error"]["kind"]), (400, &json!("input validation error")));
+    let (status, error) = server
+        .post(
+            "/compensation-failure-webhooks",
+            key,
+            r#"{"url":"nowhere"}"#,
+        )
+        .await;
+    assert_eq!(
+        (status, &error["error"]["kind"]),
+        (400, &json!("input validation error"))
+    );
     assert_eq!(error["error"]["code"], "Orra:ProjectWebhookAdditionFailed");
 
     let (status, second) = server.post("/apikeys", key, "").await;
     assert_eq!(status, 201);
     let second = second["apiKey"].as_str().unwrap();
     for key in [key, second] {
-        assert_eq!(server.get("/orchestrations", key).await, (200, "{}\n".to_owned()));
+        assert_eq!(
+            server.get("/orchestrations", key).await,
+            (200, "{}\n".to_owned())
+        );
     }
-    assert_eq!(server.get("/orchestrations", "sk-orra-v1-planted").await.0, 400);
-    assert_eq!(server.get("/compensation-failures", key).await, (200, "null\n".to_owned()));
+    assert_eq!(
+        server.get("/orchestrations", "sk-orra-v1-planted").await.0,
+        400
+    );
+    assert_eq!(
+        server.get("/compensation-failures", key).await,
+        (200, "null\n".to_owned())
+    );
 }
 
 #[tokio::test]
@@ -144,64 +187,127 @@ async fn what_was_answered_is_there_after_a_restart() {
     let server = Server::start(Admission::Open).await;
     let (_, key) = server.project().await;
     let (status, first) = server.post("/register/agent", &key, SERVICE).await;
-    assert_eq!((status, &first["version"], &first["status"]), (200, &json!(1), &json!("registered")));
+    assert_eq!(
+        (status, &first["version"], &first["status"]),
+        (200, &json!(1), &json!("registered"))
+    );
     let server = server.restart().await;
     let again = SERVICE.replacen('{', &format!("{{\"id\":{},", first["id"]), 1);
     let (status, second) = server.post("/register/agent", &key, &again).await;
-    assert_eq!((status, &second["version"], &second["id"]), (200, &json!(2), &first["id"]));
+    assert_eq!(
+        (status, &second["version"], &second["id"]),
+        (200, &json!(2), &first["id"])
+    );
 }
 
 #[tokio::test]
 async fn the_edge_refuses_as_orras_clients_know_it() {
     let server = Server::start(Admission::Open).await;
     let (_, key) = server.project().await;
-    let error = |body: &Value, member: &str| body["error"][member].as_str().unwrap_or_default().to_owned();
+    let error = |body: &Value, member: &str| {
+        body["error"][member]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
 
     let bare = server.http.post(format!("{}/apikeys", server.url));
     let (status, body) = server.ask(bare).await;
     assert_eq!(status, 403);
-    assert_eq!(error(&serde_json::from_str(&body).unwrap(), "kind"), "unauthorized");
+    assert_eq!(
+        error(&serde_json::from_str(&body).unwrap(), "kind"),
+        "unauthorized"
+    );
 
     let (status, body) = server.post("/apikeys", "sk-orra-v1-unknown", "").await;
-    assert_eq!((status, error(&body, "kind").as_str()), (400, "invalid request error"));
+    assert_eq!(
+        (status, error(&body, "kind").as_str()),
+        (400, "invalid request error")
+    );
     assert!(!error(&body, "message").contains("sk-orra-v1-unknown"));
 
     let (status, body) = server.post("/register/project", "", "{").await;
-    assert_eq!((status, error(&body, "code").as_str()), (400, "Orra:JSONMarshalingFail"));
+    assert_eq!(
+        (status, error(&body, "code").as_str()),
+        (400, "Orra:JSONMarshalingFail")
+    );
 
     let unknown = SERVICE.replacen('{', "{\"id\":\"s_unknown\",", 1);
     let (status, body) = server.post("/register/service", &key, &unknown).await;
-    assert_eq!((status, error(&body, "kind").as_str()), (500, "unanticipated error"));
+    assert_eq!(
+        (status, error(&body, "kind").as_str()),
+        (500, "unanticipated error")
+    );
     assert!(error(&body, "message").contains("not found"));
 
-    let (status, body) = server.get("/orchestrations/inspections/o_unknown", &key).await;
+    let (status, body) = server
+        .get("/orchestrations/inspections/o_unknown", &key)
+        .await;
     assert_eq!(status, 400);
-    assert!(body.contains("\"item does not exist\"") && body.contains("Orra:UnknownOrchestration"), "{body}");
-    assert_eq!(server.get("/orchestrations/o_unknown/replay", &key).await.0, 400);
-    assert_eq!(server.get("/compensation-failures/c_unknown", &key).await.0, 400);
+    assert!(
+        body.contains("\"item does not exist\"") && body.contains("Orra:UnknownOrchestration"),
+        "{body}"
+    );
+    assert_eq!(
+        server.get("/orchestrations/o_unknown/replay", &key).await.0,
+        400
+    );
+    assert_eq!(
+        server.get("/compensation-failures/c_unknown", &key).await.0,
+        400
+    );
+
+    assert_eq!(
+        server.get("/orchestrations/inspections/%FF", &key).await.0,
+        400
+    );
+    assert_eq!(
+        server.get("/ws?serviceId=%FF&apiKey=%FF", &key).await.0,
+        403
+    );
 
     let large = format!("{{\"name\":\"{}\"}}", "x".repeat(SMALL_BODY_BYTES_MAX));
     assert_eq!(server.post("/register/project", "", &large).await.0, 413);
     let (status, body) = server.get("/ws?serviceId=s_unknown&apiKey=none", "").await;
-    assert_eq!((status, body.contains("unauthorized")), (403, true), "{body}");
+    assert_eq!(
+        (status, body.contains("unauthorized")),
+        (403, true),
+        "{body}"
+    );
 }
 
 #[tokio::test]
 async fn the_router_answers_as_gos_does() {
     let server = Server::start(Admission::Open).await;
-    let ask = |method, path: &str| server.http.request(method, format!("{}{path}", server.url)).send();
+    let ask = |method, path: &str| {
+        server
+            .http
+            .request(method, format!("{}{path}", server.url))
+            .send()
+    };
     for path in ["/nowhere", "/orchestrations/", "/"] {
         let answer = ask(reqwest::Method::GET, path).await.unwrap();
         assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{path}");
-        assert!(!answer.headers().contains_key("x-orra-planeengine-version"), "{path}");
+        assert!(
+            !answer.headers().contains_key("x-orra-planeengine-version"),
+            "{path}"
+        );
         assert_eq!(answer.text().await.unwrap(), "404 page not found\n");
     }
-    let answer = ask(reqwest::Method::DELETE, "/orchestrations").await.unwrap();
+    let answer = ask(reqwest::Method::DELETE, "/orchestrations")
+        .await
+        .unwrap();
     assert_eq!(answer.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert!(!answer.headers().contains_key("x-orra-planeengine-version"));
     assert_eq!(answer.text().await.unwrap(), "");
     assert_eq!(server.get("/health", "").await, (200, "{}\n".to_owned()));
-    assert_eq!(ask(reqwest::Method::GET, "/metrics").await.unwrap().status(), StatusCode::OK);
+    assert_eq!(
+        ask(reqwest::Method::GET, "/metrics")
+            .await
+            .unwrap()
+            .status(),
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
@@ -221,51 +327,126 @@ async fn an_own_plan_starts_or_leaves_no_trace() {
         json!({"action": {"Content": "echo"}, "data": null, "timeout": "45s", "plan": {"tasks": [task]}}).to_string()
     };
 
-    let (status, refusal) = server.post("/orchestrations", &key, &submission(json!({"msg": "x"}))).await;
+    let (status, refusal) = server
+        .post("/orchestrations", &key, &submission(json!({"msg": "x"})))
+        .await;
     assert_eq!(status, 400);
-    assert!(refusal["error"]["message"].as_str().unwrap().contains("msg"), "{refusal}");
+    assert!(
+        refusal["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("msg"),
+        "{refusal}"
+    );
     assert_eq!(server.get("/orchestrations", &key).await.1, "{}\n");
 
-    let (status, accepted) = server.post("/orchestrations", &key, &submission(json!({"message": "x"}))).await;
+    let (status, accepted) = server
+        .post(
+            "/orchestrations",
+            &key,
+            &submission(json!({"message": "x"})),
+        )
+        .await;
     assert_eq!(status, 202, "{accepted}");
-    let members: Vec<&str> = accepted.as_object().unwrap().keys().map(String::as_str).collect();
-    let expected =
-        ["id", "projectID", "action", "data", "plan", "results", "status", "timestamp", "timeout", "taskZero"];
+    let members: Vec<&str> = accepted
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let expected = [
+        "id",
+        "projectID",
+        "action",
+        "data",
+        "plan",
+        "results",
+        "status",
+        "timestamp",
+        "timeout",
+        "taskZero",
+    ];
     assert_eq!(members, expected);
     assert_eq!(accepted["projectID"], project);
     assert_eq!(accepted["action"], json!({"type": "", "content": "echo"}));
-    assert_eq!((&accepted["data"], &accepted["results"]), (&Value::Null, &Value::Null));
-    assert_eq!((&accepted["status"], &accepted["timeout"]), (&json!("pending"), &json!("45s")));
+    assert_eq!(
+        (&accepted["data"], &accepted["results"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(
+        (&accepted["status"], &accepted["timeout"]),
+        (&json!("pending"), &json!("45s"))
+    );
     let task = &accepted["plan"]["tasks"][0];
     assert_eq!(task["service_name"], "echo-service");
     assert_eq!(task["capabilities"], json!(["says it again"]));
-    assert_eq!(task["expected_input"]["properties"]["message"]["type"], "string");
+    assert_eq!(
+        task["expected_input"]["properties"]["message"]["type"],
+        "string"
+    );
     assert_eq!(accepted["plan"]["parallel_groups"], json!([["task1"]]));
 
     let id = accepted["id"].as_str().unwrap();
-    let (status, inspection) = server.get(&format!("/orchestrations/inspections/{id}"), &key).await;
+    let (status, inspection) = server
+        .get(&format!("/orchestrations/inspections/{id}"), &key)
+        .await;
     assert_eq!(status, 200);
     let inspection: Value = serde_json::from_str(&inspection).unwrap();
-    assert_eq!((&inspection["id"], &inspection["status"]), (&accepted["id"], &json!("processing")));
+    assert_eq!(
+        (&inspection["id"], &inspection["status"]),
+        (&accepted["id"], &json!("processing"))
+    );
     let (_, listing) = server.get("/orchestrations", &key).await;
     let listing: Value = serde_json::from_str(&listing).unwrap();
     assert_eq!(listing["processing"][0]["action"], "echo");
 
-    let (status, replay) = server.get(&format!("/orchestrations/{id}/replay"), &key).await;
+    let (status, replay) = server
+        .get(&format!("/orchestrations/{id}/replay"), &key)
+        .await;
     assert_eq!(status, 200);
     let replay: Value = serde_json::from_str(&replay).unwrap();
-    assert_eq!((&replay["verified"], &replay["difference"]), (&json!(true), &Value::Null), "{replay}");
+    assert_eq!(
+        (&replay["verified"], &replay["difference"]),
+        (&json!(true), &Value::Null),
+        "{replay}"
+    );
     assert_eq!(replay["records"][0]["type"], "WorkflowExecutionStarted");
     assert_eq!(replay["state"]["activities"][0]["id"], "task1");
-    let (_, part) = server.get(&format!("/orchestrations/{id}/replay?until=1"), &key).await;
+    let (_, part) = server
+        .get(&format!("/orchestrations/{id}/replay?until=1"), &key)
+        .await;
     let part: Value = serde_json::from_str(&part).unwrap();
-    assert_eq!((&part["until"], part["records"].as_array().unwrap().len()), (&json!(1), 1));
-    assert_eq!((&part["verified"], &part["state"]["records"]), (&json!(true), &json!(1)));
-    assert_eq!(server.get(&format!("/orchestrations/{id}/replay?until=x"), &key).await.0, 400);
+    assert_eq!(
+        (&part["until"], part["records"].as_array().unwrap().len()),
+        (&json!(1), 1)
+    );
+    assert_eq!(
+        (&part["verified"], &part["state"]["records"]),
+        (&json!(true), &json!(1))
+    );
+    assert_eq!(
+        server
+            .get(&format!("/orchestrations/{id}/replay?until=x"), &key)
+            .await
+            .0,
+        400
+    );
 
     let (_, other) = server.project().await;
-    assert_eq!(server.get(&format!("/orchestrations/inspections/{id}"), &other).await.0, 400);
-    assert_eq!(server.get(&format!("/orchestrations/{id}/replay"), &other).await.0, 400);
+    assert_eq!(
+        server
+            .get(&format!("/orchestrations/inspections/{id}"), &other)
+            .await
+            .0,
+        400
+    );
+    assert_eq!(
+        server
+            .get(&format!("/orchestrations/{id}/replay"), &other)
+            .await
+            .0,
+        400
+    );
 }
 
 #[tokio::test]
@@ -276,14 +457,22 @@ async fn an_idempotency_key_is_for_one_submission() {
     let submit = async |message: &str, idempotency: &str| {
         let task = json!({"id": "task1", "service": service["id"], "input": {"message": message}});
         let body = json!({"action": {"content": "echo"}, "plan": {"tasks": [task]}}).to_string();
-        let request = server.http.post(format!("{}/orchestrations", server.url)).bearer_auth(&key);
-        let (status, body) = server.ask(request.header("Idempotency-Key", idempotency).body(body)).await;
+        let request = server
+            .http
+            .post(format!("{}/orchestrations", server.url))
+            .bearer_auth(&key);
+        let (status, body) = server
+            .ask(request.header("Idempotency-Key", idempotency).body(body))
+            .await;
         (status, serde_json::from_str::<Value>(&body).unwrap())
     };
     let (status, first) = submit("a", "k1").await;
     assert_eq!(status, 202, "{first}");
     let (status, second) = submit("a", "k1").await;
-    assert_eq!((status, &second["id"], &second["status"]), (202, &first["id"], &json!("processing")));
+    assert_eq!(
+        (status, &second["id"], &second["status"]),
+        (202, &first["id"], &json!("processing"))
+    );
     let (status, reused) = submit("b", "k1").await;
     assert_eq!(status, 400);
     assert_eq!(reused["error"]["param"], "Idempotency-Key");

@@ -521,7 +521,7 @@ impl Interpreter {
                 o.planning_initial_ms,
                 DOUBLING,
                 o.planning_max_ms,
-                &["Refused", "InterruptedWhilePlanning"],
+                &["Refused", crate::orchestration::INTERRUPTED_FAILURE_TYPE],
             ),
         })
     }

@@ -438,32 +438,25 @@ fn a_listing_groups_by_what_callers_know() {
         listed("o_7", Terminated, &[action, status("processing")]),
         foreign,
     ];
-    let at = r#""timestamp":"2023-11-14T22:13:20Z""#;
-    let item = |id: &str, status: &str, rest: &str| {
-        format!(r#"[{{"id":"{id}","action":"Say hello","status":"{status}"{rest}}}]"#)
-    };
+    let at = "2023-11-14T22:13:20Z";
+    let item = |id: &str, status: &str| json!({"id": id, "action": "Say hello", "status": status, "timestamp": at});
+    let mut failed = item("o_4", "failed");
+    failed["error"] = json!({"id": "x"});
+    failed["compensation"] = json!({"active": true, "total": 2, "completed": 0, "failed": 0});
+    let mut terminated = item("o_7", "failed");
+    terminated["error"] = json!("the run was terminated");
+    let mut not_actionable = item("o_5", "not_actionable");
+    not_actionable["error"] = json!("no baker");
     assert_eq!(
-        serde_json::to_string(&Listing::of(&records)).unwrap(),
-        format!(
-            r#"{{"pending":{},"processing":{},"completed":{},"failed":{},"notActionable":{},"aborted":{}}}"#,
-            item("o_1", "pending", &format!(",{at}")),
-            item("o_2", "processing", &format!(",{at}")),
-            item("o_3", "completed", &format!(",{at}")),
-            format!(
-                "{},{}",
-                item(
-                    "o_4",
-                    "failed",
-                    &format!(
-                        r#","error":{{"id":"x"}},{at},"compensation":{{"active":true,"total":2,"completed":0,"failed":0}}"#
-                    )
-                )
-                .trim_end_matches(']'),
-                item("o_7", "failed", &format!(r#","error":"the run was terminated",{at}"#)).trim_start_matches('[')
-            ),
-            item("o_5", "not_actionable", &format!(r#","error":"no baker",{at}"#)),
-            item("o_6", "aborted", &format!(",{at}")),
-        )
+        serde_json::to_value(Listing::of(&records)).unwrap(),
+        json!({
+            "pending": [item("o_1", "pending")],
+            "processing": [item("o_2", "processing")],
+            "completed": [item("o_3", "completed")],
+            "failed": [failed, terminated],
+            "notActionable": [not_actionable],
+            "aborted": [item("o_6", "aborted")],
+        })
     );
     assert_eq!(serde_json::to_string(&Listing::of(&[])).unwrap(), "{}");
 }

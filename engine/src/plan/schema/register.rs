@@ -197,7 +197,8 @@ impl Survey<'_> {
             ));
         }
         let lost = target(self.root, &Value::String(reference.to_owned())).is_none();
-        lost.then(|| "refers to a place that is not in the schema".to_owned())
+        let shown: String = reference.chars().take(80).collect();
+        lost.then(|| format!("refers to {shown:?}, a place that is not in the schema"))
     }
 
     fn refuse(&mut self, path: String, text: String) {
@@ -431,7 +432,7 @@ mod tests {
             ),
             (
                 json!({"type": "object", "allOf": [{"$ref": "#/$defs/B"}]}),
-                "schema.input.allOf[0].$ref: INVALID(refers to a place",
+                "schema.input.allOf[0].$ref: INVALID(refers to ",
             ),
             (
                 json!({"type": "object", "properties": {"a": {"$id": "http://x/y"}}}),

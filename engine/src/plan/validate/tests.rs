@@ -329,7 +329,7 @@ fn cycles_are_named() {
     );
     assert_eq!(
         told,
-        "the tasks wait for each other: a -> b -> c -> a; remove one of these references"
+        "the tasks wait for each other in a cycle: a -> b -> c -> a; remove one of these references"
     );
 }
 
@@ -366,6 +366,12 @@ fn parameters_are_checked_where_they_are_used() {
         );
     }
     assert!(against(plan(), data(json!(5), json!(1))).starts_with("input `productId`"));
+    // Only a caller's text is read as a number: a planner can write one.
+    let own = json!([{"id": "task0", "input": {"q": "2"}}, {"id": "a", "service": "reserve", "input": {"productId": "p", "quantity": "$task0.q"}}]);
+    assert!(
+        against(own, json!([]))
+            .starts_with("input `quantity` of `a` is not what its service takes")
+    );
     let nested = json!({"productId": "p", "quantity": 1, "address": {"city": "$task0.p", "zip": "$task0.q"}});
     assert!(check(reserve(nested.clone()), data(json!("Bern"), json!("8000"))).is_ok());
     let told = against(reserve(nested), data(json!("Bern"), json!("CH-8000")));

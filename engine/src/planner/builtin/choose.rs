@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::words::{clauses, parts_of, related, stems_of_name};
+use super::words::{clauses_of_action, clauses_of_description, parts_of, related, stems_of_name};
 use crate::plan::Service;
 use crate::plan::reference::Segment;
 use crate::plan::schema::{AnyOf, Checker, Schema};
@@ -44,7 +44,7 @@ pub(super) struct Output<'a> {
 
 impl<'a> Profile<'a> {
     pub(super) fn new(service: &'a Service) -> Self {
-        let clauses = clauses(&service.description);
+        let clauses = clauses_of_description(&service.description);
         let mut outputs = Vec::new();
         collect_outputs(
             Schema::root(&service.output_schema),
@@ -87,10 +87,11 @@ impl<'a> Profile<'a> {
     }
 
     fn is_called_by_related(&self, stem: &str) -> bool {
-        self.name
-            .iter()
-            .chain(&self.verbs)
-            .any(|own| related(own, stem))
+        self.is_named_by_related(stem) || self.verbs.iter().any(|own| related(own, stem))
+    }
+
+    fn is_named_by_related(&self, stem: &str) -> bool {
+        self.name.iter().any(|own| related(own, stem))
     }
 
     /// How much it has to do with a word.
@@ -154,7 +155,7 @@ pub(super) struct Wanted {
 
 /// How much each service has to do with an action.
 pub(super) fn scores(profiles: &[Profile<'_>], action: &str) -> Vec<f64> {
-    let clauses = clauses(action);
+    let clauses = clauses_of_action(action);
     let mut stems = BTreeMap::new();
     for clause in &clauses {
         for (at, stem) in clause.iter().enumerate() {
@@ -191,7 +192,7 @@ pub(super) fn choose(profiles: &[Profile<'_>], scores: &[f64], action: &str) -> 
         Some(known) => known.optional &= optional,
         None => wanted.push(Wanted { service, optional }),
     };
-    let words = clauses(action);
+    let words = clauses_of_action(action);
     let said: BTreeSet<_> = words.iter().flatten().map(String::as_str).collect();
     let best = |fits: &dyn Fn(&Profile<'_>) -> bool| best(profiles, scores, &said, fits);
     for clause in &words {
@@ -208,7 +209,9 @@ pub(super) fn choose(profiles: &[Profile<'_>], scores: &[f64], action: &str) -> 
             .collect();
         if !parts.is_empty() {
             parts.into_iter().for_each(|service| want(service, false));
-        } else if let Some(service) = best(&|profile| profile.is_called_by_related(verb)) {
+        } else if let Some(service) = best(&|profile| profile.is_named_by_related(verb))
+            .or_else(|| best(&|profile| profile.is_called_by_related(verb)))
+        {
             want(service, false);
         } else if let Some(service) =
             best(&|profile| clause.iter().any(|stem| profile.is_called_by(stem)))

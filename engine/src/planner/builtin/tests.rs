@@ -461,6 +461,87 @@ fn schemas_of_pydantic_are_read() {
 }
 
 #[test]
+fn a_result_goes_on_where_nothing_else_fits() {
+    let services = [
+        service(
+            "summarizer",
+            "Summarizes long texts",
+            "text: string",
+            "summary: string, words: integer",
+        ),
+        service(
+            "mailer",
+            "Sends an email to a recipient",
+            "to: string, subject?: string, body: string",
+            "messageId: string",
+        ),
+    ];
+    assert_eq!(
+        check(
+            "Summarize the report and mail it to Bob",
+            json!({"text": "x", "recipient": "b@x"}),
+            &services
+        ),
+        "task1 summarizer {text:$task0.text}\ntask2 mailer {to:$task0.recipient,body:$task1.summary}"
+    );
+    assert_eq!(
+        check(
+            "Send an email",
+            json!({"to": "b@x", "message": "hi", "subject": "s"}),
+            &services
+        ),
+        "task1 mailer {to:$task0.to,body:$task0.message,subject:$task0.subject}"
+    );
+}
+
+#[test]
+fn relative_clauses_say_which_and_not_what_to_do() {
+    let services = [
+        service(
+            "customer-service",
+            "Finds customers and their address",
+            "customerId: string",
+            "id: string, address: string",
+        ),
+        service(
+            "stock",
+            "Checks the stock of products",
+            "productId: string",
+            "warehouseAddress: string",
+        ),
+        service(
+            "delivery",
+            "Estimates delivery times",
+            "customerAddress: string, warehouseAddress: string",
+            "days: integer",
+        ),
+        service(
+            "payment",
+            "Charges a card",
+            "amount: number",
+            "receipt: string",
+        ),
+    ];
+    let expected = "task1 customer-service {customerId:$task0.customerId}\n\
+         task2 stock {productId:$task0.productId}\n\
+         task3 delivery {customerAddress:$task1.address,warehouseAddress:$task2.warehouseAddress}";
+    for action in [
+        "Estimate delivery for the customer who ordered a product",
+        "I like this product: when would I receive it?",
+    ] {
+        assert_eq!(
+            check(
+                action,
+                json!({"customerId": "c", "productId": "p"}),
+                &services
+            ),
+            expected,
+            "{action}"
+        );
+    }
+}
+
+#[test]
 fn many_services_are_searched_quickly() {
     let services: Vec<_> = (0..300)
         .map(|n| {

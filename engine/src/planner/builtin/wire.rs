@@ -11,8 +11,9 @@
 //! 6. the schema's default;
 //! 7. if it is the only one the service requires, and one of both names says little (`message`, `question`, `text`): the only unused
 //!    parameter that fits;
-//! 8. for an instruction or a question: the action itself;
-//! 9. if it is the only one of its type still empty: the only quoted text, or the only number, of the action.
+//! 8. if no other is empty and its name says little: the only fitting value that services asked for return and none takes;
+//! 9. for an instruction or a question: the action itself;
+//! 10. if it is the only one of its type still empty: the only quoted text, or the only number, of the action.
 //!
 //! A service that gives a value is pulled in when it can be wired itself; for a name as common as `status` only when it is asked for.
 
@@ -334,8 +335,15 @@ impl<'a> Wiring<'a> {
     /// The one parameter whose name is most alike, unless another input of the service has that name.
     fn alike_parameter(&mut self, slot: Slot<'a>, _: &mut Vec<usize>) -> Option<Filling> {
         let stems = stems_of_name(slot.name);
+        // What `body` or `text` means depends on the service: what another one took already is not meant again.
+        let used = if says_little(&stems) {
+            self.used()
+        } else {
+            BTreeSet::new()
+        };
         let candidates = self.data.iter().filter(|parameter| {
-            !self.is_of_another(slot, &stems_of_name(&parameter.field))
+            !used.contains(&parameter.field)
+                && !self.is_of_another(slot, &stems_of_name(&parameter.field))
                 && self.takes(slot, &parameter.value)
         });
         let best = single_best(candidates, |parameter| {
@@ -437,6 +445,9 @@ impl<'a> Wiring<'a> {
         if let Some(parameter) = self.only_parameter(slot, filled) {
             return Some(Filling::Parameter(parameter.field.clone()));
         }
+        if let ([_], Some(filling)) = (empty, self.only_output(slot)) {
+            return Some(filling);
+        }
         let action = Value::from(self.action);
         if SPOKEN.contains(&slot.name) && self.takes(slot, &action) {
             return Some(Filling::Literal(self.literal(&action)));
@@ -482,9 +493,51 @@ impl<'a> Wiring<'a> {
             return None;
         }
         let is_id = |stems: &[String]| stems.last().is_some_and(|stem| stem == "id");
-        let says_little = |stems: &[String]| stems.iter().all(|stem| is_generic(stem));
         let vague = SPOKEN.contains(&slot.name) || says_little(&input) || says_little(&parameter);
         (vague && is_id(&input) == is_id(&parameter)).then_some(only)
+    }
+
+    /// The only fitting value that services asked for return and none takes, for an input whose name says little.
+    fn only_output(&self, slot: Slot<'a>) -> Option<Filling> {
+        let wanted = slot.schema.any_of();
+        let is_asked_for =
+            |service: usize| self.wanted.iter().any(|wanted| wanted.service == service);
+        if !is_asked_for(slot.service)
+            || !says_little(&stems_of_name(slot.name))
+            || slot.schema.types() == TypeSet::ALL
+        {
+            return None;
+        }
+        let taken = |service: usize, output: &Output<'_>| {
+            let mut fillings = self.nodes.iter().flat_map(|node| &node.inputs);
+            fillings.any(|(_, filling)| matches!(filling, Filling::Output { service: by, path } if *by == service && *path == output.path))
+        };
+        let nodes = self
+            .nodes
+            .iter()
+            .map(|node| node.service)
+            .filter(|&service| is_asked_for(service));
+        let values = nodes.flat_map(|service| {
+            self.profiles[service]
+                .outputs
+                .iter()
+                .map(move |output| (service, output))
+        });
+        let fitting = values.filter(|(service, output)| {
+            let tells =
+                output.path.len() == 1 && output.stems.last().is_none_or(|stem| stem != "id");
+            tells
+                && output.schema.types() == slot.schema.types()
+                && output.schema.overlaps(&wanted)
+                && !taken(*service, output)
+        });
+        let [(service, only)] = fitting.collect::<Vec<_>>()[..] else {
+            return None;
+        };
+        Some(Filling::Output {
+            service,
+            path: only.path.clone(),
+        })
     }
 
     /// A literal that is no reference, whatever it holds.
@@ -522,6 +575,11 @@ fn note_used(filling: &Filling, used: &mut BTreeSet<String>) {
             .for_each(|(_, filling)| note_used(filling, used)),
         Filling::Output { .. } | Filling::Literal(_) => {}
     }
+}
+
+/// Whether a name has none but common words.
+fn says_little(stems: &[String]) -> bool {
+    stems.iter().all(|stem| is_generic(stem))
 }
 
 /// Whether `full` is `short` with words in front that the owner's name has: `productId` is the `id` of `product-catalog`.

@@ -123,22 +123,23 @@ const CLAUSE_WORDS: &[&str] = &[
     "afterwards",
     "finally",
     "next",
-    "that",
-    "which",
-    "who",
-    "to",
     "but",
     "after",
 ];
+/// Words that begin a clause of a description; in an action they only say which one is meant.
+const RELATIVE_WORDS: &[&str] = &["that", "which", "who", "to"];
 
 /// Each line means about the same.
 const RELATED: &[&[&str]] = &[
-    &["deliver", "ship", "dispatch", "courier"],
+    &[
+        "deliver", "ship", "dispatch", "courier", "receive", "arrive",
+    ],
     &["pay", "charge", "bill"],
     &["buy", "purchase", "order", "checkout"],
     &["reserve", "book", "allocate"],
     &["stock", "inventory", "warehouse"],
     &["email", "mail"],
+    &["recipient", "to", "receiver", "addressee"],
     &["notify", "alert", "inform"],
     &["send", "email", "mail", "notify", "sms"],
     &[
@@ -241,7 +242,9 @@ fn finished(word: &mut String) -> Option<String> {
 }
 
 fn says_nothing(word: &str) -> bool {
-    STOP_WORDS.contains(&word) || word.chars().all(|char| char.is_numeric())
+    STOP_WORDS.contains(&word)
+        || RELATIVE_WORDS.contains(&word)
+        || word.chars().all(|char| char.is_numeric())
 }
 
 /// The stems of a name, all of them unless nothing remains.
@@ -254,13 +257,24 @@ pub(super) fn stems_of_name(name: &str) -> Vec<String> {
     if stems.is_empty() { words(name) } else { stems }
 }
 
-/// The stems of each clause of a text, the verb first if all goes well.
-pub(super) fn clauses(text: &str) -> Vec<Vec<String>> {
+/// The stems of each clause of an action, the verb first if all goes well.
+pub(super) fn clauses_of_action(text: &str) -> Vec<Vec<String>> {
+    clauses(text, |word| CLAUSE_WORDS.contains(&word))
+}
+
+/// The stems of each clause of a description.
+pub(super) fn clauses_of_description(text: &str) -> Vec<Vec<String>> {
+    clauses(text, |word| {
+        CLAUSE_WORDS.contains(&word) || RELATIVE_WORDS.contains(&word)
+    })
+}
+
+fn clauses(text: &str, begins: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
     let mut clauses = vec![Vec::new()];
     for sentence in text.split(['.', ',', ';', ':', '!', '?', '\n', '(', ')']) {
         clauses.push(Vec::new());
         for word in words(sentence) {
-            if CLAUSE_WORDS.contains(&word.as_str()) {
+            if begins(&word) {
                 clauses.push(Vec::new());
             } else if !says_nothing(&word)
                 && let Some(clause) = clauses.last_mut()
@@ -499,21 +513,24 @@ mod tests {
 
     #[test]
     fn clauses_begin_with_their_verb() {
-        let verbs = |text: &str| {
-            clauses(text)
+        let verbs = |clauses: Vec<Vec<String>>| {
+            clauses
                 .into_iter()
                 .map(|clause| clause[0].clone())
                 .collect::<Vec<_>>()
         };
+        let of_action = |text: &str| verbs(clauses_of_action(text));
         assert_eq!(
-            verbs("Order 2 of the blue lamp for customer c1 and deliver it."),
+            of_action("Order 2 of the blue lamp for customer c1 and deliver it."),
             ["order", "deliv"]
         );
+        assert_eq!(of_action("Find the customer who ordered it"), ["find"]);
+        assert_eq!(of_action("Please, could you"), [""; 0]);
+        let description = "Inventory service that checks stock, then reserves it";
         assert_eq!(
-            verbs("Inventory service that checks stock, then reserves it"),
+            verbs(clauses_of_description(description)),
             ["invent", "check", "reserv"]
         );
-        assert_eq!(verbs("Please, could you"), [""; 0]);
     }
 
     #[test]

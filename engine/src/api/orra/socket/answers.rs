@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use orchestrion_history::ids::{Namespace, Timestamp};
 use orchestrion_history::request::{
-    ActivityRef, CompleteActivity, FailActivity, Rejection, ReportActivityProgress, Request, SignalWorkflow,
+    ActivityRef, CompleteActivity, FailActivity, Rejection, ReportActivityProgress, Request,
+    SignalWorkflow,
 };
 use orchestrion_proto::temporal::api::common::v1::{Payload, Payloads};
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
@@ -75,31 +76,49 @@ pub struct Answering {
 
 impl Answering {
     /// An attempt ended, or so its service says. `known` is what this socket remembers of it.
-    pub async fn answer(&self, attempt: &Attempt, known: Option<Assignment>, answer: &Answer<'_>) -> Settled {
+    pub async fn answer(
+        &self,
+        attempt: &Attempt,
+        known: Option<Assignment>,
+        answer: &Answer<'_>,
+    ) -> Settled {
         let to = match self.find(attempt, known) {
             Ok(assignment) => assignment,
             Err(settled) => return settled,
         };
         match answer {
             Answer::Success { result } if to.revert => {
-                self.complete(attempt, &to, result.get().as_bytes().to_vec()).await
+                self.complete(attempt, &to, result.get().as_bytes().to_vec())
+                    .await
             }
             Answer::Success { result } => {
                 let ttl_ms = u64::try_from(self.default_ttl.as_millis()).unwrap_or(u64::MAX);
                 match TaskResult::read(result, ttl_ms) {
-                    TaskResult::Done(result) => self.complete(attempt, &to, result.into_bytes()).await,
+                    TaskResult::Done(result) => {
+                        self.complete(attempt, &to, result.into_bytes()).await
+                    }
                     TaskResult::Aborted(payload) => self.abort(attempt, &to, &payload).await,
                 }
             }
-            Answer::Abort { payload } if !to.revert => self.abort(attempt, &to, payload.get()).await,
+            Answer::Abort { payload } if !to.revert => {
+                self.abort(attempt, &to, payload.get()).await
+            }
             // A revert cannot abort what is being undone already.
-            Answer::Abort { .. } => self.fail(attempt, &to, "the revert handler aborted".to_owned()).await,
+            Answer::Abort { .. } => {
+                self.fail(attempt, &to, "the revert handler aborted".to_owned())
+                    .await
+            }
             Answer::Error { text } => self.fail(attempt, &to, text.clone()).await,
         }
     }
 
     /// A service pushed an update.
-    pub async fn update(&self, attempt: &Attempt, known: Option<Assignment>, update: &RawValue) -> Settled {
+    pub async fn update(
+        &self,
+        attempt: &Attempt,
+        known: Option<Assignment>,
+        update: &RawValue,
+    ) -> Settled {
         let to = match self.find(attempt, known) {
             Ok(assignment) => assignment,
             Err(settled) => return settled,
@@ -117,7 +136,9 @@ impl Answering {
     /// An attempt cannot be sent to the service at all.
     pub async fn undeliverable(&self, to: &Assignment, reason: String) {
         let failure = application_failure(reason, INPUT_REFUSED, true, None);
-        let refusal = self.fail_with(to, failure, ActivityRef::Scheduled(to.scheduled_event_id)).await;
+        let refusal = self
+            .fail_with(to, failure, ActivityRef::Scheduled(to.scheduled_event_id))
+            .await;
         if let Err(refusal) = refusal {
             tracing::warn!(service = %self.service_id, ?refusal, "an attempt that cannot be sent could not be failed");
         }
@@ -126,7 +147,9 @@ impl Answering {
     async fn complete(&self, attempt: &Attempt, to: &Assignment, result: Vec<u8>) -> Settled {
         let request = Request::CompleteActivity(Box::new(CompleteActivity {
             activity: ActivityRef::Scheduled(to.scheduled_event_id),
-            result: Some(Payloads { payloads: vec![raw_json_payload(result.clone())] }),
+            result: Some(Payloads {
+                payloads: vec![raw_json_payload(result.clone())],
+            }),
             identity: self.identity.clone(),
         }));
         match self.offer(&to.target, request).await {
@@ -134,9 +157,14 @@ impl Answering {
             Err(Refusal::Rejected(Rejection::NotFound { .. })) if !to.revert => {
                 self.late(attempt, to, &result).await
             }
-            Err(Refusal::Rejected(rejection @ (Rejection::Invalid(_) | Rejection::Limit { .. }))) => {
+            Err(Refusal::Rejected(
+                rejection @ (Rejection::Invalid(_) | Rejection::Limit { .. }),
+            )) => {
                 // The service holds it for done and would send the same again: better an error that says why.
-                let text = format!("the result of {} bytes cannot be kept: {rejection}", result.len());
+                let text = format!(
+                    "the result of {} bytes cannot be kept: {rejection}",
+                    result.len()
+                );
                 let failure = application_failure(text, RESULT_REFUSED, true, None);
                 let activity = ActivityRef::Scheduled(to.scheduled_event_id);
                 match self.fail_with(to, failure, activity).await {
@@ -159,10 +187,19 @@ impl Answering {
             return Settled::Refused;
         }
         let task = serde_json::Value::from(to.activity_id.as_str()).to_string();
-        let input = [br#"{"task":"#, task.as_bytes(), br#","result":"#, result, b"}"].concat();
+        let input = [
+            br#"{"task":"#,
+            task.as_bytes(),
+            br#","result":"#,
+            result,
+            b"}",
+        ]
+        .concat();
         let request = Request::Signal(Box::new(SignalWorkflow {
             name: LATE_RESULT_SIGNAL.to_owned(),
-            input: Some(Payloads { payloads: vec![raw_json_payload(input)] }),
+            input: Some(Payloads {
+                payloads: vec![raw_json_payload(input)],
+            }),
             header: None,
             identity: self.identity.clone(),
             request_id: signal_id(attempt, to),
@@ -175,8 +212,12 @@ impl Answering {
 
     async fn abort(&self, attempt: &Attempt, to: &Assignment, payload: &str) -> Settled {
         let details = raw_json_payload(payload.as_bytes().to_vec());
-        let failure =
-            application_failure("the service aborted the task".to_owned(), ABORT_FAILURE_TYPE, true, Some(details));
+        let failure = application_failure(
+            "the service aborted the task".to_owned(),
+            ABORT_FAILURE_TYPE,
+            true,
+            Some(details),
+        );
         let activity = ActivityRef::Scheduled(to.scheduled_event_id);
         match self.fail_with(to, failure, activity).await {
             Ok(()) => Settled::Noted,
@@ -193,27 +234,41 @@ impl Answering {
         };
         let event = to.scheduled_event_id;
         let failure = application_failure(text, SERVICE_ERROR, false, None);
-        let running = ActivityRef::Attempt { scheduled_event_id: event, attempt: number };
+        let running = ActivityRef::Attempt {
+            scheduled_event_id: event,
+            attempt: number,
+        };
         match self.fail_with(to, failure.clone(), running).await {
             Ok(()) => return Settled::Noted,
             Err(Refusal::Rejected(Rejection::NotFound { .. })) => {}
             Err(refusal) => return self.refused(attempt, "an error", refusal),
         }
         let waits_again = match self.handle.state(to.target.clone()).await {
-            Ok(state) => state.activities.get(&event).is_some_and(|activity| activity.attempt == number),
+            Ok(state) => state
+                .activities
+                .get(&event)
+                .is_some_and(|activity| activity.attempt == number),
             Err(error) => return self.refused(attempt, "an error", error.into()),
         };
         if !waits_again {
             tracing::debug!(service = %self.service_id, execution = %attempt.execution_id, "an error came late");
             return Settled::Refused;
         }
-        match self.fail_with(to, failure, ActivityRef::Scheduled(event)).await {
+        match self
+            .fail_with(to, failure, ActivityRef::Scheduled(event))
+            .await
+        {
             Ok(()) => Settled::Noted,
             Err(refusal) => self.refused(attempt, "an error", refusal),
         }
     }
 
-    async fn fail_with(&self, to: &Assignment, failure: Failure, activity: ActivityRef) -> Result<(), Refusal> {
+    async fn fail_with(
+        &self,
+        to: &Assignment,
+        failure: Failure,
+        activity: ActivityRef,
+    ) -> Result<(), Refusal> {
         let request = Request::FailActivity(Box::new(FailActivity {
             activity,
             failure,
@@ -271,7 +326,9 @@ impl Answering {
             let wait = match &error {
                 CallError::Busy { retry_after } => *retry_after,
                 CallError::Unavailable(_) => OFFER_AGAIN,
-                CallError::Rejected(_) | CallError::ShuttingDown | CallError::Quarantined { .. } => {
+                CallError::Rejected(_)
+                | CallError::ShuttingDown
+                | CallError::Quarantined { .. } => {
                     return Err(error.into());
                 }
             };
@@ -296,7 +353,9 @@ impl From<CallError> for Refusal {
         match error {
             CallError::Rejected(rejection) => Self::Rejected(rejection),
             CallError::Quarantined { reason, .. } => Self::Quarantined(reason),
-            CallError::Busy { .. } | CallError::Unavailable(_) | CallError::ShuttingDown => Self::NotNow(error),
+            CallError::Busy { .. } | CallError::Unavailable(_) | CallError::ShuttingDown => {
+                Self::NotNow(error)
+            }
         }
     }
 }
@@ -307,19 +366,31 @@ fn signal_id(attempt: &Attempt, to: &Assignment) -> String {
     if attempt.execution_id.starts_with("e_") && attempt.execution_id.len() < 64 {
         return format!("late-{event}-{}", attempt.execution_id);
     }
-    format!("late-{event}-{}", derived("late result", &[attempt.execution_id.as_bytes()]))
+    format!(
+        "late-{event}-{}",
+        derived("late result", &[attempt.execution_id.as_bytes()])
+    )
 }
 
-fn application_failure(message: String, kind: &str, non_retryable: bool, details: Option<Payload>) -> Failure {
+fn application_failure(
+    message: String,
+    kind: &str,
+    non_retryable: bool,
+    details: Option<Payload>,
+) -> Failure {
     Failure {
         message,
         source: SOURCE.to_owned(),
-        failure_info: Some(FailureInfo::ApplicationFailureInfo(ApplicationFailureInfo {
-            r#type: kind.to_owned(),
-            non_retryable,
-            details: details.map(|payload| Payloads { payloads: vec![payload] }),
-            ..Default::default()
-        })),
+        failure_info: Some(FailureInfo::ApplicationFailureInfo(
+            ApplicationFailureInfo {
+                r#type: kind.to_owned(),
+                non_retryable,
+                details: details.map(|payload| Payloads {
+                    payloads: vec![payload],
+                }),
+                ..Default::default()
+            },
+        )),
         ..Default::default()
     }
 }

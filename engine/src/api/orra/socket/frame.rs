@@ -166,9 +166,15 @@ impl<'a> Inbound<'a> {
         let outer = Members::of_body(text).map_err(|e| unreadable(&e))?;
         let id = outer.string("id").ok().flatten().unwrap_or_default();
         let message = match outer.get("payload") {
-            Some(payload) => Message::read(&Members::of("member \"payload\"", payload).map_err(|e| unreadable(&e))?),
+            Some(payload) => Message::read(
+                &Members::of("member \"payload\"", payload).map_err(|e| unreadable(&e))?,
+            ),
             None if outer.get("type").is_some() => Message::read(&outer),
-            None => return Err(Unreadable("the frame has neither a payload nor a type".to_owned())),
+            None => {
+                return Err(Unreadable(
+                    "the frame has neither a payload nor a type".to_owned(),
+                ));
+            }
         };
         Ok(Self { id, message })
     }
@@ -177,23 +183,42 @@ impl<'a> Inbound<'a> {
 impl<'a> Message<'a> {
     fn read(payload: &Members<'a>) -> Self {
         let text = |name: &str| payload.string(name).ok().flatten().unwrap_or_default();
-        let attempt = || Attempt { execution_id: text("executionId"), idempotency_key: text("idempotencyKey") };
+        let attempt = || Attempt {
+            execution_id: text("executionId"),
+            idempotency_key: text("idempotencyKey"),
+        };
         let result = payload.get("result");
         match text("type").as_str() {
             "pong" => Self::Pong,
-            "task_status" => Self::Status { attempt: attempt(), status: text("status") },
-            "task_interim_result" => Self::Interim { attempt: attempt(), update: task_of(result) },
-            "task_abort_result" => {
-                Self::Answer { attempt: attempt(), answer: Answer::Abort { payload: task_of(result) } }
-            }
+            "task_status" => Self::Status {
+                attempt: attempt(),
+                status: text("status"),
+            },
+            "task_interim_result" => Self::Interim {
+                attempt: attempt(),
+                update: task_of(result),
+            },
+            "task_abort_result" => Self::Answer {
+                attempt: attempt(),
+                answer: Answer::Abort {
+                    payload: task_of(result),
+                },
+            },
             "task_result" => {
                 let answer = match error_text(payload) {
                     Some(text) => Answer::Error { text },
-                    None => Answer::Success { result: result.unwrap_or(RawValue::NULL) },
+                    None => Answer::Success {
+                        result: result.unwrap_or(RawValue::NULL),
+                    },
                 };
-                Self::Answer { attempt: attempt(), answer }
+                Self::Answer {
+                    attempt: attempt(),
+                    answer,
+                }
             }
-            kind => Self::Unknown { kind: kind.to_owned() },
+            kind => Self::Unknown {
+                kind: kind.to_owned(),
+            },
         }
     }
 }
@@ -201,14 +226,20 @@ impl<'a> Message<'a> {
 /// A non-empty error decides; one that is not a string counts by its JSON.
 fn error_text(payload: &Members<'_>) -> Option<String> {
     let error = payload.get("error")?;
-    let text = payload.string("error").ok().flatten().unwrap_or_else(|| error.get().to_owned());
+    let text = payload
+        .string("error")
+        .ok()
+        .flatten()
+        .unwrap_or_else(|| error.get().to_owned());
     (!text.is_empty()).then_some(text)
 }
 
 /// The member `task` of a result.
 fn task_of(result: Option<&RawValue>) -> &RawValue {
     let members = result.and_then(|result| Members::of("member \"result\"", result).ok());
-    members.and_then(|members| members.get("task")).unwrap_or(RawValue::NULL)
+    members
+        .and_then(|members| members.get("task"))
+        .unwrap_or(RawValue::NULL)
 }
 
 /// The result of a task, taken apart as far as the engine looks.
@@ -225,21 +256,30 @@ impl TaskResult {
     pub fn read(result: &RawValue, default_ttl_ms: u64) -> Self {
         let Ok(members) = Members::of("member \"result\"", result) else {
             // A result that is no object has no task in it: the value itself is all there is.
-            return Self::Done(format!("{{\"task\":{},\"compensation\":null}}", result.get()));
+            return Self::Done(format!(
+                "{{\"task\":{},\"compensation\":null}}",
+                result.get()
+            ));
         };
         let task = members.get("task").unwrap_or(RawValue::NULL).get();
         if members.string("status").ok().flatten().as_deref() == Some("aborted") {
             return Self::Aborted(task.to_owned());
         }
-        let compensation = compensation(&members, default_ttl_ms).unwrap_or_else(|| "null".to_owned());
-        Self::Done(format!("{{\"task\":{task},\"compensation\":{compensation}}}"))
+        let compensation =
+            compensation(&members, default_ttl_ms).unwrap_or_else(|| "null".to_owned());
+        Self::Done(format!(
+            "{{\"task\":{task},\"compensation\":{compensation}}}"
+        ))
     }
 }
 
 fn compensation(members: &Members<'_>, default_ttl_ms: u64) -> Option<String> {
     let compensation = Members::of("member \"compensation\"", members.get("compensation")?).ok()?;
     let data = compensation.get("data").unwrap_or(RawValue::NULL).get();
-    let ttl = compensation.get("ttl").and_then(|ttl| ttl.get().parse::<f64>().ok()).filter(|ttl| *ttl >= 0.0);
+    let ttl = compensation
+        .get("ttl")
+        .and_then(|ttl| ttl.get().parse::<f64>().ok())
+        .filter(|ttl| *ttl >= 0.0);
     // A float beyond the range saturates.
     let ttl = ttl.map_or(default_ttl_ms, |ttl| ttl as u64);
     Some(format!("{{\"data\":{data},\"ttl\":{ttl}}}"))
@@ -281,18 +321,42 @@ mod tests {
 
     #[test]
     fn a_compensation_request_carries_its_context() {
-        let (input, context) = (raw(r#"{"originalTask":{},"taskResult":{}}"#), raw(r#"{"reason":"failed"}"#));
-        let work =
-            Work { id: "t", input: &input, execution_id: "e_comp_1", idempotency_key: "k", service_id: "s_a" };
-        let text = Outbound::Compensation { work, compensation_context: &context }.to_text();
-        assert!(text.starts_with(r#"{"type":"compensation_request","id":"t","input":{"originalTask""#), "{text}");
-        assert!(text.ends_with(r#""compensationContext":{"reason":"failed"}}"#), "{text}");
+        let (input, context) = (
+            raw(r#"{"originalTask":{},"taskResult":{}}"#),
+            raw(r#"{"reason":"failed"}"#),
+        );
+        let work = Work {
+            id: "t",
+            input: &input,
+            execution_id: "e_comp_1",
+            idempotency_key: "k",
+            service_id: "s_a",
+        };
+        let text = Outbound::Compensation {
+            work,
+            compensation_context: &context,
+        }
+        .to_text();
+        assert!(
+            text.starts_with(r#"{"type":"compensation_request","id":"t","input":{"originalTask""#),
+            "{text}"
+        );
+        assert!(
+            text.ends_with(r#""compensationContext":{"reason":"failed"}}"#),
+            "{text}"
+        );
     }
 
     #[test]
     fn acks_and_pings() {
-        assert_eq!(Outbound::Ack { id: "" }.to_text(), r#"{"type":"ACK","id":""}"#);
-        assert_eq!(Outbound::Ping { service_id: "s_a" }.to_text(), r#"{"type":"ping","serviceId":"s_a"}"#);
+        assert_eq!(
+            Outbound::Ack { id: "" }.to_text(),
+            r#"{"type":"ACK","id":""}"#
+        );
+        assert_eq!(
+            Outbound::Ping { service_id: "s_a" }.to_text(),
+            r#"{"type":"ping","serviceId":"s_a"}"#
+        );
     }
 
     /// As `orra-sdk` 0.2.4 for Python writes it.
@@ -306,8 +370,20 @@ mod tests {
         let inbound = Inbound::parse(text).unwrap();
         assert_eq!(inbound.id, "msg_0_e_abc");
         assert!(inbound.wants_ack());
-        let Message::Answer { attempt, answer: Answer::Success { result } } = inbound.message else { panic!() };
-        assert_eq!(attempt, Attempt { execution_id: "e_abc".into(), idempotency_key: "k".into() });
+        let Message::Answer {
+            attempt,
+            answer: Answer::Success { result },
+        } = inbound.message
+        else {
+            panic!()
+        };
+        assert_eq!(
+            attempt,
+            Attempt {
+                execution_id: "e_abc".into(),
+                idempotency_key: "k".into()
+            }
+        );
         assert_eq!(
             done(result.get()),
             concat!(
@@ -327,17 +403,34 @@ mod tests {
         let inbound = Inbound::parse(text).unwrap();
         assert_eq!(inbound.id, "");
         assert!(inbound.wants_ack());
-        let Message::Answer { answer: Answer::Success { result }, .. } = inbound.message else { panic!() };
-        assert_eq!(done(result.get()), r#"{"task":{"echo":"x"},"compensation":null}"#);
+        let Message::Answer {
+            answer: Answer::Success { result },
+            ..
+        } = inbound.message
+        else {
+            panic!()
+        };
+        assert_eq!(
+            done(result.get()),
+            r#"{"task":{"echo":"x"},"compensation":null}"#
+        );
     }
 
     #[test]
     fn an_error_decides_when_it_says_something() {
         let read = |error: &str| {
-            let text = format!(r#"{{"id":"m","payload":{{"type":"task_result","result":null,"error":{error}}}}}"#);
+            let text = format!(
+                r#"{{"id":"m","payload":{{"type":"task_result","result":null,"error":{error}}}}}"#
+            );
             match Inbound::parse(&text).unwrap().message {
-                Message::Answer { answer: Answer::Error { text }, .. } => Some(text),
-                Message::Answer { answer: Answer::Success { result }, .. } => {
+                Message::Answer {
+                    answer: Answer::Error { text },
+                    ..
+                } => Some(text),
+                Message::Answer {
+                    answer: Answer::Success { result },
+                    ..
+                } => {
                     assert_eq!(result.get(), "null");
                     None
                 }
@@ -353,12 +446,20 @@ mod tests {
     #[test]
     fn aborts_carry_their_payload() {
         let text = r#"{"id":"m","payload":{"type":"task_abort_result","executionId":"e","result":{"task":{"why":"sold out"}}}}"#;
-        let Message::Answer { answer: Answer::Abort { payload }, .. } = Inbound::parse(text).unwrap().message else {
+        let Message::Answer {
+            answer: Answer::Abort { payload },
+            ..
+        } = Inbound::parse(text).unwrap().message
+        else {
             panic!()
         };
         assert_eq!(payload.get(), r#"{"why":"sold out"}"#);
         let text = r#"{"id":"m","payload":{"type":"task_abort_result","result":{"task":null}}}"#;
-        let Message::Answer { answer: Answer::Abort { payload }, .. } = Inbound::parse(text).unwrap().message else {
+        let Message::Answer {
+            answer: Answer::Abort { payload },
+            ..
+        } = Inbound::parse(text).unwrap().message
+        else {
             panic!()
         };
         assert_eq!(payload.get(), "null");
@@ -367,7 +468,9 @@ mod tests {
     #[test]
     fn the_js_sdks_answer_to_a_repeated_aborted_task_is_an_abort() {
         let result = raw(r#"{"task":{"why":"sold out"},"status":"aborted"}"#);
-        let TaskResult::Aborted(payload) = TaskResult::read(&result, 1) else { panic!() };
+        let TaskResult::Aborted(payload) = TaskResult::read(&result, 1) else {
+            panic!()
+        };
         assert_eq!(payload, r#"{"why":"sold out"}"#);
     }
 
@@ -376,7 +479,10 @@ mod tests {
         assert_eq!(done("null"), r#"{"task":null,"compensation":null}"#);
         assert_eq!(done("7"), r#"{"task":7,"compensation":null}"#);
         assert_eq!(done("{}"), r#"{"task":null,"compensation":null}"#);
-        assert_eq!(done(r#"{"compensation":{}}"#), r#"{"task":null,"compensation":{"data":null,"ttl":86400000}}"#);
+        assert_eq!(
+            done(r#"{"compensation":{}}"#),
+            r#"{"task":null,"compensation":{"data":null,"ttl":86400000}}"#
+        );
         assert_eq!(
             done(r#"{"task":1,"compensation":{"data":2,"ttl":1500.7}}"#),
             r#"{"task":1,"compensation":{"data":2,"ttl":1500}}"#
@@ -385,7 +491,8 @@ mod tests {
 
     #[test]
     fn pongs_want_no_ack_and_unknown_types_do() {
-        let pong = Inbound::parse(r#"{"id":"pong","payload":{"type":"pong","serviceId":"s_a"}}"#).unwrap();
+        let pong =
+            Inbound::parse(r#"{"id":"pong","payload":{"type":"pong","serviceId":"s_a"}}"#).unwrap();
         assert!(!pong.wants_ack());
         assert!(matches!(pong.message, Message::Pong));
         let strange = Inbound::parse(r#"{"payload":{"type":"dance"}}"#).unwrap();
@@ -396,7 +503,16 @@ mod tests {
 
     #[test]
     fn nonsense_is_unreadable() {
-        for text in ["", "hello", "[]", "7", "{}", r#"{"id":"m"}"#, r#"{"id":"m","payload":null}"#, r#"{"payload":"x"}"#] {
+        for text in [
+            "",
+            "hello",
+            "[]",
+            "7",
+            "{}",
+            r#"{"id":"m"}"#,
+            r#"{"id":"m","payload":null}"#,
+            r#"{"payload":"x"}"#,
+        ] {
             assert!(Inbound::parse(text).is_err(), "{text}");
         }
     }

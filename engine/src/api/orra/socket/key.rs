@@ -28,10 +28,22 @@ pub struct ActivityKey {
 }
 
 /// The key of an activity.
-pub fn of(namespace: &Namespace, workflow_id: &WorkflowId, run_id: RunId, scheduled_event_id: i64) -> String {
+pub fn of(
+    namespace: &Namespace,
+    workflow_id: &WorkflowId,
+    run_id: RunId,
+    scheduled_event_id: i64,
+) -> String {
     let whole = fingerprint(namespace, workflow_id, run_id, scheduled_event_id);
-    let key = format!("{workflow_id}.{scheduled_event_id}.{}", hex(&whole[..CHECK_BYTES]));
-    if key.len() <= KEY_BYTES_MAX { key } else { format!("{OPAQUE_PREFIX}{}", hex(&whole[..OPAQUE_BYTES])) }
+    let key = format!(
+        "{workflow_id}.{scheduled_event_id}.{}",
+        hex(&whole[..CHECK_BYTES])
+    );
+    if key.len() <= KEY_BYTES_MAX {
+        key
+    } else {
+        format!("{OPAQUE_PREFIX}{}", hex(&whole[..OPAQUE_BYTES]))
+    }
 }
 
 impl ActivityKey {
@@ -51,14 +63,28 @@ impl ActivityKey {
 
     /// Whether it is the key of this tenant's run.
     pub fn is_of(&self, namespace: &Namespace, run_id: RunId) -> bool {
-        let whole = fingerprint(namespace, &self.workflow_id, run_id, self.scheduled_event_id);
+        let whole = fingerprint(
+            namespace,
+            &self.workflow_id,
+            run_id,
+            self.scheduled_event_id,
+        );
         self.check == hex(&whole[..CHECK_BYTES])
     }
 }
 
-fn fingerprint(namespace: &Namespace, workflow_id: &WorkflowId, run_id: RunId, event: i64) -> [u8; 32] {
-    let parts: [&[u8]; 4] =
-        [namespace.as_str().as_bytes(), workflow_id.as_str().as_bytes(), &run_id.0, &event.to_be_bytes()];
+fn fingerprint(
+    namespace: &Namespace,
+    workflow_id: &WorkflowId,
+    run_id: RunId,
+    event: i64,
+) -> [u8; 32] {
+    let parts: [&[u8]; 4] = [
+        namespace.as_str().as_bytes(),
+        workflow_id.as_str().as_bytes(),
+        &run_id.0,
+        &event.to_be_bytes(),
+    ];
     digest("activity key", &parts)
 }
 
@@ -77,7 +103,10 @@ mod tests {
         let text = of(&tenant, &workflow, run, i64::MAX);
         assert!(text.len() <= KEY_BYTES_MAX, "{text}");
         let key = ActivityKey::parse(&text).unwrap();
-        assert_eq!((&key.workflow_id, key.scheduled_event_id), (&workflow, i64::MAX));
+        assert_eq!(
+            (&key.workflow_id, key.scheduled_event_id),
+            (&workflow, i64::MAX)
+        );
         assert!(key.is_of(&tenant, run));
         assert!(!key.is_of(&namespace("p_2"), run));
         assert!(!key.is_of(&tenant, RunId([4; 16])));
@@ -89,7 +118,12 @@ mod tests {
         let workflow = WorkflowId::parse("a.b.7.c").unwrap();
         let key = ActivityKey::parse(&of(&tenant, &workflow, run, 5)).unwrap();
         assert_eq!(key.workflow_id, workflow);
-        let long = of(&tenant, &WorkflowId::parse("y".repeat(300)).unwrap(), run, 5);
+        let long = of(
+            &tenant,
+            &WorkflowId::parse("y".repeat(300)).unwrap(),
+            run,
+            5,
+        );
         assert_eq!(long.len(), 34);
         assert_eq!(ActivityKey::parse(&long), None);
     }

@@ -5,7 +5,9 @@
 use orchestrion_history::ids::Namespace;
 use orchestrion_history::record::Record;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
-use orchestrion_proto::temporal::api::history::v1::{ActivityTaskScheduledEventAttributes, HistoryEvent};
+use orchestrion_proto::temporal::api::history::v1::{
+    ActivityTaskScheduledEventAttributes, HistoryEvent,
+};
 use orchestrion_proto::v1::note;
 
 use super::frame::Attempt;
@@ -51,34 +53,90 @@ impl From<CallError> for Lost {
 }
 
 /// Finds an activity by the key and the execution id a service echoes.
-pub fn locate(handle: &Handle, namespace: &Namespace, service_id: &str, attempt: &Attempt) -> Result<Located, Lost> {
-    let key = ActivityKey::parse(&attempt.idempotency_key).ok_or(Lost::Nowhere("the idempotency key is not one of ours"))?;
-    let target = Target { namespace: namespace.clone(), workflow_id: key.workflow_id.clone(), run_id: None };
-    let run = handle.journal(&target)?.ok_or(Lost::Nowhere("there is no such execution"))?;
+pub fn locate(
+    handle: &Handle,
+    namespace: &Namespace,
+    service_id: &str,
+    attempt: &Attempt,
+) -> Result<Located, Lost> {
+    let key = ActivityKey::parse(&attempt.idempotency_key)
+        .ok_or(Lost::Nowhere("the idempotency key is not one of ours"))?;
+    let target = Target {
+        namespace: namespace.clone(),
+        workflow_id: key.workflow_id.clone(),
+        run_id: None,
+    };
+    let run = handle
+        .journal(&target)?
+        .ok_or(Lost::Nowhere("there is no such execution"))?;
     if !key.is_of(namespace, run.run_id) {
         return Err(Lost::Nowhere("the idempotency key is not of this run"));
     }
-    find(&run, namespace, service_id, key.scheduled_event_id, &attempt.execution_id)
+    find(
+        &run,
+        namespace,
+        service_id,
+        key.scheduled_event_id,
+        &attempt.execution_id,
+    )
 }
 
 /// How the activity of a known assignment stands.
-pub fn locate_event(handle: &Handle, service_id: &str, known: &Assignment) -> Result<Located, Lost> {
-    let run = handle.journal(&known.target)?.ok_or(Lost::Nowhere("there is no such execution any more"))?;
-    find(&run, &known.target.namespace, service_id, known.scheduled_event_id, "")
+pub fn locate_event(
+    handle: &Handle,
+    service_id: &str,
+    known: &Assignment,
+) -> Result<Located, Lost> {
+    let run = handle
+        .journal(&known.target)?
+        .ok_or(Lost::Nowhere("there is no such execution any more"))?;
+    find(
+        &run,
+        &known.target.namespace,
+        service_id,
+        known.scheduled_event_id,
+        "",
+    )
 }
 
-fn find(run: &Run, namespace: &Namespace, service_id: &str, event: i64, execution: &str) -> Result<Located, Lost> {
-    let scheduled = run.records.iter().filter_map(Record::event).find_map(|e| scheduled(e, event));
+fn find(
+    run: &Run,
+    namespace: &Namespace,
+    service_id: &str,
+    event: i64,
+    execution: &str,
+) -> Result<Located, Lost> {
+    let scheduled = run
+        .records
+        .iter()
+        .filter_map(Record::event)
+        .find_map(|e| scheduled(e, event));
     let scheduled = scheduled.ok_or(Lost::Nowhere("the execution has no such activity"))?;
-    if scheduled.task_queue.as_ref().is_none_or(|queue| queue.name != service_id) {
+    if scheduled
+        .task_queue
+        .as_ref()
+        .is_none_or(|queue| queue.name != service_id)
+    {
         return Err(Lost::Nowhere("the activity is another service's"));
     }
     let revert = is_revert(
-        scheduled.activity_type.as_ref().map_or("", |kind| &kind.name),
-        scheduled.header.as_ref().is_some_and(|header| header.fields.contains_key(COMPENSATION_HEADER)),
+        scheduled
+            .activity_type
+            .as_ref()
+            .map_or("", |kind| &kind.name),
+        scheduled
+            .header
+            .as_ref()
+            .is_some_and(|header| header.fields.contains_key(COMPENSATION_HEADER)),
     );
-    let attempt = started_attempts(run, event).find(|n| execution_id(run.run_id, event, *n, revert) == execution);
-    let ending = run.records.iter().filter_map(Record::event).find_map(|e| ending(e, event)).unwrap_or(Ending::Open);
+    let attempt = started_attempts(run, event)
+        .find(|n| execution_id(run.run_id, event, *n, revert) == execution);
+    let ending = run
+        .records
+        .iter()
+        .filter_map(Record::event)
+        .find_map(|e| ending(e, event))
+        .unwrap_or(Ending::Open);
     Ok(Located {
         assignment: Assignment {
             target: Target {
@@ -102,17 +160,29 @@ pub fn is_revert(activity_type: &str, has_context: bool) -> bool {
 
 fn scheduled(event: &HistoryEvent, id: i64) -> Option<&ActivityTaskScheduledEventAttributes> {
     match &event.attributes {
-        Some(Attributes::ActivityTaskScheduledEventAttributes(scheduled)) if event.event_id == id => Some(scheduled),
+        Some(Attributes::ActivityTaskScheduledEventAttributes(scheduled))
+            if event.event_id == id =>
+        {
+            Some(scheduled)
+        }
         _ => None,
     }
 }
 
 fn ending(event: &HistoryEvent, id: i64) -> Option<Ending> {
     let (scheduled, ending) = match event.attributes.as_ref()? {
-        Attributes::ActivityTaskCompletedEventAttributes(e) => (e.scheduled_event_id, Ending::WithResult),
-        Attributes::ActivityTaskFailedEventAttributes(e) => (e.scheduled_event_id, Ending::WithoutResult),
-        Attributes::ActivityTaskTimedOutEventAttributes(e) => (e.scheduled_event_id, Ending::WithoutResult),
-        Attributes::ActivityTaskCanceledEventAttributes(e) => (e.scheduled_event_id, Ending::WithoutResult),
+        Attributes::ActivityTaskCompletedEventAttributes(e) => {
+            (e.scheduled_event_id, Ending::WithResult)
+        }
+        Attributes::ActivityTaskFailedEventAttributes(e) => {
+            (e.scheduled_event_id, Ending::WithoutResult)
+        }
+        Attributes::ActivityTaskTimedOutEventAttributes(e) => {
+            (e.scheduled_event_id, Ending::WithoutResult)
+        }
+        Attributes::ActivityTaskCanceledEventAttributes(e) => {
+            (e.scheduled_event_id, Ending::WithoutResult)
+        }
         _ => return None,
     };
     (scheduled == id).then_some(ending)
@@ -120,15 +190,20 @@ fn ending(event: &HistoryEvent, id: i64) -> Option<Ending> {
 
 /// The attempts that a worker was given, latest first.
 fn started_attempts(run: &Run, event: i64) -> impl Iterator<Item = i32> + '_ {
-    run.records.iter().rev().filter_map(move |record| match record {
-        Record::Note(note) => match &note.kind {
-            Some(note::Kind::ActivityAttemptStarted(started)) if started.scheduled_event_id == event => {
-                Some(started.attempt)
-            }
-            _ => None,
-        },
-        Record::Event(_) => None,
-    })
+    run.records
+        .iter()
+        .rev()
+        .filter_map(move |record| match record {
+            Record::Note(note) => match &note.kind {
+                Some(note::Kind::ActivityAttemptStarted(started))
+                    if started.scheduled_event_id == event =>
+                {
+                    Some(started.attempt)
+                }
+                _ => None,
+            },
+            Record::Event(_) => None,
+        })
 }
 
 #[cfg(test)]
@@ -146,20 +221,35 @@ mod tests {
     const RUN: RunId = RunId([5; 16]);
 
     fn event(event_id: i64, attributes: Attributes) -> Record {
-        Record::Event(Box::new(HistoryEvent { event_id, attributes: Some(attributes), ..Default::default() }))
+        Record::Event(Box::new(HistoryEvent {
+            event_id,
+            attributes: Some(attributes),
+            ..Default::default()
+        }))
     }
 
     fn schedule(event_id: i64, id: &str, kind: &str, revert: bool) -> Record {
-        let header = Header { fields: [(COMPENSATION_HEADER.to_owned(), Payload::default())].into_iter().collect() };
+        let header = Header {
+            fields: [(COMPENSATION_HEADER.to_owned(), Payload::default())]
+                .into_iter()
+                .collect(),
+        };
         event(
             event_id,
-            Attributes::ActivityTaskScheduledEventAttributes(ActivityTaskScheduledEventAttributes {
-                activity_id: id.to_owned(),
-                activity_type: Some(ActivityType { name: kind.to_owned() }),
-                task_queue: Some(TaskQueue { name: "s_a".to_owned(), ..Default::default() }),
-                header: revert.then_some(header),
-                ..Default::default()
-            }),
+            Attributes::ActivityTaskScheduledEventAttributes(
+                ActivityTaskScheduledEventAttributes {
+                    activity_id: id.to_owned(),
+                    activity_type: Some(ActivityType {
+                        name: kind.to_owned(),
+                    }),
+                    task_queue: Some(TaskQueue {
+                        name: "s_a".to_owned(),
+                        ..Default::default()
+                    }),
+                    header: revert.then_some(header),
+                    ..Default::default()
+                },
+            ),
         )
     }
 
@@ -169,7 +259,10 @@ mod tests {
             attempt,
             ..Default::default()
         });
-        Record::Note(Box::new(Note { at: 1, kind: Some(kind) }))
+        Record::Note(Box::new(Note {
+            at: 1,
+            kind: Some(kind),
+        }))
     }
 
     /// ```text
@@ -180,8 +273,14 @@ mod tests {
     ///   9  ActivityTaskCompleted  task2
     /// ```
     fn run() -> Run {
-        let timed_out = ActivityTaskTimedOutEventAttributes { scheduled_event_id: 5, ..Default::default() };
-        let completed = ActivityTaskCompletedEventAttributes { scheduled_event_id: 8, ..Default::default() };
+        let timed_out = ActivityTaskTimedOutEventAttributes {
+            scheduled_event_id: 5,
+            ..Default::default()
+        };
+        let completed = ActivityTaskCompletedEventAttributes {
+            scheduled_event_id: 8,
+            ..Default::default()
+        };
         Run {
             workflow_id: WorkflowId::parse("o_1").unwrap(),
             run_id: RUN,
@@ -191,15 +290,27 @@ mod tests {
                 start(5, 2),
                 schedule(6, "revert:task1", "echo.revert", true),
                 start(6, 1),
-                event(7, Attributes::ActivityTaskTimedOutEventAttributes(timed_out)),
+                event(
+                    7,
+                    Attributes::ActivityTaskTimedOutEventAttributes(timed_out),
+                ),
                 schedule(8, "task2", "x.revert", false),
-                event(9, Attributes::ActivityTaskCompletedEventAttributes(completed)),
+                event(
+                    9,
+                    Attributes::ActivityTaskCompletedEventAttributes(completed),
+                ),
             ],
         }
     }
 
     fn found(event: i64, execution: &str) -> Result<Located, Lost> {
-        find(&run(), &Namespace::parse("p_1").unwrap(), "s_a", event, execution)
+        find(
+            &run(),
+            &Namespace::parse("p_1").unwrap(),
+            "s_a",
+            event,
+            execution,
+        )
     }
 
     #[test]
@@ -215,7 +326,10 @@ mod tests {
     fn a_revert_is_told_from_a_service_of_that_name() {
         let located = found(6, &execution_id(RUN, 6, 1, true)).unwrap();
         assert!(located.assignment.revert);
-        assert_eq!((located.assignment.attempt, located.ending), (Some(1), Ending::Open));
+        assert_eq!(
+            (located.assignment.attempt, located.ending),
+            (Some(1), Ending::Open)
+        );
         let located = found(8, "").unwrap();
         assert!(!located.assignment.revert);
         assert_eq!(located.ending, Ending::WithResult);
@@ -224,7 +338,10 @@ mod tests {
     #[test]
     fn another_services_activity_is_not_found() {
         let located = find(&run(), &Namespace::parse("p_1").unwrap(), "s_b", 5, "");
-        assert_eq!(located, Err(Lost::Nowhere("the activity is another service's")));
+        assert_eq!(
+            located,
+            Err(Lost::Nowhere("the activity is another service's"))
+        );
         assert!(matches!(found(7, ""), Err(Lost::Nowhere(_))));
         assert!(matches!(found(99, ""), Err(Lost::Nowhere(_))));
     }

@@ -24,7 +24,7 @@ use super::answers::{Answering, Settled};
 use super::frame::{Answer, Attempt, Inbound, Message, Outbound, Work};
 use super::key;
 use super::locate::is_revert;
-use super::slots::{Assignment, Slots};
+use super::slots::{Assignment, Slots, Tick};
 use crate::config::SocketSettings;
 use crate::engine::handle::{Dispatch, Handle, SessionId, Target};
 use crate::orchestration::submission::{BadPayload, json_text, payload_text};
@@ -144,7 +144,10 @@ impl Connection {
             Ok(session) => {
                 tracing::info!(%service, session = session.id.0, "service connected");
                 metrics::gauge!("orchestrion_sockets").increment(1.0);
-                let attached = Attached { handle: self.answering.handle.clone(), id: session.id };
+                let attached = Attached {
+                    handle: self.answering.handle.clone(),
+                    id: session.id,
+                };
                 let mut tasks = session.tasks;
                 let end = self.serve(&attached, &mut tasks).await;
                 metrics::gauge!("orchestrion_sockets").decrement(1.0);
@@ -161,7 +164,11 @@ impl Connection {
         }
     }
 
-    async fn serve(&mut self, attached: &Attached, tasks: &mut mpsc::UnboundedReceiver<Dispatch>) -> End {
+    async fn serve(
+        &mut self,
+        attached: &Attached,
+        tasks: &mut mpsc::UnboundedReceiver<Dispatch>,
+    ) -> End {
         if *self.stop.borrow_and_update() {
             return End::Close(RESTART, "the engine is shutting down");
         }
@@ -181,7 +188,7 @@ impl Connection {
                     Some(dispatch) => self.send_work(dispatch, attached).await,
                     None => Err(End::Close(RESTART, "the engine is shutting down")),
                 },
-                () = seams::sleep(next_tick) => self.tick().await,
+                () = seams::sleep(next_tick) => self.tick(attached).await,
             };
             if let Err(end) = step {
                 return end;
@@ -205,7 +212,8 @@ impl Connection {
             Ok(inbound) => inbound,
             Err(reason) => {
                 tracing::warn!(service = %self.answering.service_id, bytes = text.len(), %reason, "a frame was dropped");
-                metrics::counter!("orchestrion_socket_frames_total", "type" => "unreadable").increment(1);
+                metrics::counter!("orchestrion_socket_frames_total", "type" => "unreadable")
+                    .increment(1);
                 return Ok(());
             }
         };
@@ -221,11 +229,17 @@ impl Connection {
                 ("status", Settled::Noted)
             }
             // The handler itself sends it: it does not show that the worker is free.
-            Message::Interim { attempt, update } => {
-                ("update", self.answering.update(attempt, self.known(attempt), update).await)
-            }
+            Message::Interim { attempt, update } => (
+                "update",
+                self.answering
+                    .update(attempt, self.known(attempt), update)
+                    .await,
+            ),
             Message::Answer { attempt, answer } => {
-                let settled = self.answering.answer(attempt, self.known(attempt), answer).await;
+                let settled = self
+                    .answering
+                    .answer(attempt, self.known(attempt), answer)
+                    .await;
                 if settled != Settled::NotNow {
                     let for_good = !matches!(answer, Answer::Error { .. });
                     attached.release(self.slots.answered(&attempt.execution_id, for_good));
@@ -264,7 +278,11 @@ impl Connection {
         {
             self.send(Outbound::Ack { id: &id }.to_text()).await?;
         }
-        if self.held_acks.is_empty() { Ok(()) } else { self.ask().await }
+        if self.held_acks.is_empty() {
+            Ok(())
+        } else {
+            self.ask().await
+        }
     }
 
     async fn hold_ack(&mut self, id: String) -> Result<(), End> {
@@ -281,7 +299,10 @@ impl Connection {
             return Ok(());
         }
         self.awaiting_pong = true;
-        let text = Outbound::Ping { service_id: &self.answering.service_id }.to_text();
+        let text = Outbound::Ping {
+            service_id: &self.answering.service_id,
+        }
+        .to_text();
         self.send(text).await
     }
 
@@ -290,16 +311,28 @@ impl Connection {
     }
 
     async fn send_work(&mut self, dispatch: Dispatch, attached: &Attached) -> Result<(), End> {
-        let context = dispatch.header.as_ref().and_then(|header| header.fields.get(COMPENSATION_HEADER));
+        let context = dispatch
+            .header
+            .as_ref()
+            .and_then(|header| header.fields.get(COMPENSATION_HEADER));
         let revert = is_revert(&dispatch.activity_type, context.is_some());
-        match compose(&dispatch, context.filter(|_| revert), &self.answering.service_id) {
+        match compose(
+            &dispatch,
+            context.filter(|_| revert),
+            &self.answering.service_id,
+        ) {
             Ok(text) => {
-                attached.release(self.slots.give(&dispatch, revert, self.settings.overdue_margin));
+                attached.release(
+                    self.slots
+                        .give(&dispatch, revert, self.settings.overdue_margin),
+                );
                 self.send(text).await
             }
             Err(reason) => {
                 tracing::warn!(service = %self.answering.service_id, activity = %dispatch.activity_id, reason, "an attempt cannot be sent");
-                self.answering.undeliverable(&assignment(&dispatch, revert), reason).await;
+                self.answering
+                    .undeliverable(&assignment(&dispatch, revert), reason)
+                    .await;
                 attached.release(1);
                 Ok(())
             }
@@ -308,27 +341,48 @@ impl Connection {
 
     /// How long until something is due. Bounded, so that a clock that is set back does not stop the pings.
     fn until_next_tick(&self) -> Duration {
-        let due = [Some(self.next_app_ping), Some(self.next_ping), self.slots.next_deadline(), self.close_at];
+        let due = [
+            Some(self.next_app_ping),
+            Some(self.next_ping),
+            self.slots.next_tick(self.settings.doubt_limit),
+            self.close_at,
+        ];
         let now = self.answering.clock.now();
-        let next = due.into_iter().flatten().min().map_or(Duration::ZERO, |at| at.since(now));
+        let next = due
+            .into_iter()
+            .flatten()
+            .min()
+            .map_or(Duration::ZERO, |at| at.since(now));
         next.min(self.settings.ping_interval)
     }
 
-    async fn tick(&mut self) -> Result<(), End> {
+    async fn tick(&mut self, attached: &Attached) -> Result<(), End> {
         let now = self.answering.clock.now();
         if self.close_at.is_some_and(|at| at <= now) {
-            return Err(End::Close(TRY_AGAIN_LATER, "an answer could not be committed: send it again"));
+            return Err(End::Close(
+                TRY_AGAIN_LATER,
+                "an answer could not be committed: send it again",
+            ));
         }
-        let limit = if self.slots.busy() { self.settings.busy_silence_limit } else { self.settings.silence_limit };
+        let limit = if self.slots.busy() {
+            self.settings.busy_silence_limit
+        } else {
+            self.settings.silence_limit
+        };
         if self.unanswered_pings >= UNANSWERED_PINGS_MIN && now.since(self.heard_at) > limit {
-            return Err(End::Close(TRY_AGAIN_LATER, "nothing was heard for too long"));
+            return Err(End::Close(
+                TRY_AGAIN_LATER,
+                "nothing was heard for too long",
+            ));
         }
         if self.next_ping <= now {
             self.next_ping = now.plus(self.settings.ping_interval);
             self.unanswered_pings += 1;
-            self.send_message(WsMessage::Ping(bytes::Bytes::new())).await?;
+            self.send_message(WsMessage::Ping(bytes::Bytes::new()))
+                .await?;
         }
-        let ask = self.slots.doubt(now);
+        let Tick { ask, given_back } = self.slots.tick(now, self.settings.doubt_limit);
+        attached.release(given_back);
         let due = self.next_app_ping <= now;
         if due {
             self.next_app_ping = now.plus(self.settings.app_ping_interval);
@@ -356,7 +410,10 @@ impl Connection {
     }
 
     async fn close(&mut self, code: u16, reason: &'static str) {
-        let frame = WsMessage::Close(Some(CloseFrame { code, reason: reason.into() }));
+        let frame = WsMessage::Close(Some(CloseFrame {
+            code,
+            reason: reason.into(),
+        }));
         let farewell = async {
             if self.socket.send(frame).await.is_ok() {
                 // What still arrives is not read any more: its SDK sends it again.
@@ -391,34 +448,55 @@ fn assignment(dispatch: &Dispatch, revert: bool) -> Assignment {
 }
 
 /// The frame of an attempt, or why there can be none.
-fn compose(dispatch: &Dispatch, context: Option<&Payload>, service_id: &str) -> Result<String, String> {
+fn compose(
+    dispatch: &Dispatch,
+    context: Option<&Payload>,
+    service_id: &str,
+) -> Result<String, String> {
     let input = match json_text(dispatch.input.as_ref()) {
         Ok(text) => text,
         Err(BadPayload::Missing) => b"{}",
         Err(error) => return Err(format!("the input cannot be sent to a service: {error}")),
     };
     let raw = |what: &str, bytes| {
-        serde_json::from_slice::<&RawValue>(bytes).map_err(|e| format!("the {what} is not JSON: {e}"))
+        serde_json::from_slice::<&RawValue>(bytes)
+            .map_err(|e| format!("the {what} is not JSON: {e}"))
     };
     let revert = context.is_some();
     let event = dispatch.scheduled_event_id;
     let work = Work {
-        id: dispatch.activity_id.strip_prefix(REVERT_ID_PREFIX).filter(|_| revert).unwrap_or(&dispatch.activity_id),
+        id: dispatch
+            .activity_id
+            .strip_prefix(REVERT_ID_PREFIX)
+            .filter(|_| revert)
+            .unwrap_or(&dispatch.activity_id),
         input: raw("input", input)?,
         execution_id: &execution_id(dispatch.run_id, event, dispatch.attempt, revert),
-        idempotency_key: &key::of(&dispatch.namespace, &dispatch.workflow_id, dispatch.run_id, event),
+        idempotency_key: &key::of(
+            &dispatch.namespace,
+            &dispatch.workflow_id,
+            dispatch.run_id,
+            event,
+        ),
         service_id,
     };
     let text = match context {
         None => Outbound::Task(work).to_text(),
         Some(context) => {
-            let context = payload_text(context).map_err(|e| format!("the compensation context is unreadable: {e}"))?;
-            Outbound::Compensation { work, compensation_context: raw("compensation context", context)? }.to_text()
+            let context = payload_text(context)
+                .map_err(|e| format!("the compensation context is unreadable: {e}"))?;
+            Outbound::Compensation {
+                work,
+                compensation_context: raw("compensation context", context)?,
+            }
+            .to_text()
         }
     };
     if text.len() > SDK_FRAME_BYTES_MAX {
         let bytes = text.len();
-        return Err(format!("the input makes a frame of {bytes} bytes: services take {SDK_FRAME_BYTES_MAX} at most"));
+        return Err(format!(
+            "the input makes a frame of {bytes} bytes: services take {SDK_FRAME_BYTES_MAX} at most"
+        ));
     }
     Ok(text)
 }
@@ -432,34 +510,78 @@ mod tests {
     use crate::orchestration::submission::raw_json_payload;
 
     fn input(text: &str) -> Option<Payloads> {
-        Some(Payloads { payloads: vec![raw_json_payload(text.as_bytes().to_vec())] })
+        Some(Payloads {
+            payloads: vec![raw_json_payload(text.as_bytes().to_vec())],
+        })
     }
 
     #[test]
     fn a_task_is_composed_verbatim() {
-        let dispatch = Dispatch { input: input(r#"{"z":1.0,"a":[1, 2]}"#), ..dispatch(5, 1) };
+        let dispatch = Dispatch {
+            input: input(r#"{"z":1.0,"a":[1, 2]}"#),
+            ..dispatch(5, 1)
+        };
         let text = compose(&dispatch, None, "s_a").unwrap();
-        assert!(text.contains(r#""id":"task5","input":{"z":1.0,"a":[1, 2]},"executionId":"e_"#), "{text}");
+        assert!(
+            text.contains(r#""id":"task5","input":{"z":1.0,"a":[1, 2]},"executionId":"e_"#),
+            "{text}"
+        );
         assert!(text.contains(r#""idempotencyKey":"o_1.5."#), "{text}");
     }
 
     #[test]
     fn a_revert_names_the_task_it_undoes() {
-        let dispatch =
-            Dispatch { activity_id: "revert:task1".into(), input: input("{\"originalTask\":1}"), ..dispatch(9, 2) };
+        let dispatch = Dispatch {
+            activity_id: "revert:task1".into(),
+            input: input("{\"originalTask\":1}"),
+            ..dispatch(9, 2)
+        };
         let context = raw_json_payload(br#"{"orchestrationId":"o_1","reason":"failed"}"#.to_vec());
         let text = compose(&dispatch, Some(&context), "s_a").unwrap();
-        assert!(text.starts_with(r#"{"type":"compensation_request","id":"task1","input":{"originalTask":1}"#), "{text}");
+        assert!(
+            text.starts_with(
+                r#"{"type":"compensation_request","id":"task1","input":{"originalTask":1}"#
+            ),
+            "{text}"
+        );
         assert!(text.contains(r#""executionId":"e_comp_"#), "{text}");
-        assert!(text.contains(r#""compensationContext":{"orchestrationId":"o_1","reason":"failed"}"#), "{text}");
+        assert!(
+            text.contains(r#""compensationContext":{"orchestrationId":"o_1","reason":"failed"}"#),
+            "{text}"
+        );
     }
 
     #[test]
     fn an_input_that_cannot_be_sent_says_why() {
-        let no_json = Dispatch { input: input("{"), ..dispatch(5, 1) };
-        assert!(compose(&no_json, None, "s_a").unwrap_err().contains("not JSON"));
-        let huge = Dispatch { input: input(&format!("\"{}\"", "x".repeat(SDK_FRAME_BYTES_MAX))), ..dispatch(5, 1) };
-        assert!(compose(&huge, None, "s_a").unwrap_err().contains("10487808 at most"));
-        assert!(compose(&Dispatch { input: None, ..dispatch(5, 1) }, None, "s_a").unwrap().contains(r#""input":{}"#));
+        let no_json = Dispatch {
+            input: input("{"),
+            ..dispatch(5, 1)
+        };
+        assert!(
+            compose(&no_json, None, "s_a")
+                .unwrap_err()
+                .contains("not JSON")
+        );
+        let huge = Dispatch {
+            input: input(&format!("\"{}\"", "x".repeat(SDK_FRAME_BYTES_MAX))),
+            ..dispatch(5, 1)
+        };
+        assert!(
+            compose(&huge, None, "s_a")
+                .unwrap_err()
+                .contains("10487808 at most")
+        );
+        assert!(
+            compose(
+                &Dispatch {
+                    input: None,
+                    ..dispatch(5, 1)
+                },
+                None,
+                "s_a"
+            )
+            .unwrap()
+            .contains(r#""input":{}"#)
+        );
     }
 }
