@@ -24,7 +24,9 @@ pub struct SystemClock {
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let now = i64::try_from(since_epoch.as_nanos()).unwrap_or(i64::MAX);
         Timestamp(self.latest.fetch_max(now, Ordering::Relaxed).max(now))
     }
@@ -39,12 +41,17 @@ pub struct ManualClock {
 impl ManualClock {
     /// Starts at `at`.
     pub fn at(at: Timestamp) -> Self {
-        Self { now: Arc::new(AtomicI64::new(at.0)) }
+        Self {
+            now: Arc::new(AtomicI64::new(at.0)),
+        }
     }
 
     /// Moves on.
     pub fn advance(&self, by: Duration) {
-        self.now.fetch_add(i64::try_from(by.as_nanos()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.now.fetch_add(
+            i64::try_from(by.as_nanos()).unwrap_or(i64::MAX),
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -84,7 +91,10 @@ impl SeededChance {
 impl Chance for SeededChance {
     fn fill(&mut self, buffer: &mut [u8]) {
         for chunk in buffer.chunks_mut(8) {
-            let mut z = self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self
+                .0
+                .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+                .wrapping_add(0x9e37_79b9_7f4a_7c15);
             z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             chunk.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes()[..chunk.len()]);

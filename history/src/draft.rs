@@ -45,7 +45,9 @@ enum Pending {
     None,
     Scheduled,
     /// Running: what comes from outside is buffered. `committed` says whether its start is in the journal or these records.
-    Started { committed: bool },
+    Started {
+        committed: bool,
+    },
 }
 
 impl<'a> Draft<'a> {
@@ -53,9 +55,14 @@ impl<'a> Draft<'a> {
         let workflow_task = match (&state.workflow_task, context.volatile_start) {
             (WorkflowTask::None, _) => Pending::None,
             // A start of a task that is over, which its caller has not forgotten yet, counts for nothing.
-            (WorkflowTask::Scheduled { scheduled_event_id, attempt, .. }, Some(start))
-                if start.scheduled_event_id == *scheduled_event_id && start.attempt == *attempt =>
-            {
+            (
+                WorkflowTask::Scheduled {
+                    scheduled_event_id,
+                    attempt,
+                    ..
+                },
+                Some(start),
+            ) if start.scheduled_event_id == *scheduled_event_id && start.attempt == *attempt => {
                 Pending::Started { committed: false }
             }
             (WorkflowTask::Scheduled { .. }, _) => Pending::Scheduled,
@@ -83,7 +90,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Appends an event that happened at `at`, and returns its id.
-    pub(crate) fn event_at(&mut self, at: i64, event_type: EventType, attributes: Attributes) -> i64 {
+    pub(crate) fn event_at(
+        &mut self,
+        at: i64,
+        event_type: EventType,
+        attributes: Attributes,
+    ) -> i64 {
         self.push_event(event(at, event_type, attributes))
     }
 
@@ -99,18 +111,27 @@ impl<'a> Draft<'a> {
 
     /// Appends a note.
     pub(crate) fn note(&mut self, kind: note::Kind) {
-        self.records.push(Record::Note(Box::new(Note { at: self.now, kind: Some(kind) })));
+        self.records.push(Record::Note(Box::new(Note {
+            at: self.now,
+            kind: Some(kind),
+        })));
     }
 
     /// Events from outside that need the workflow's attention: buffered while a workflow task runs, else appended
     /// and followed by a workflow task. The events of one call stay together; `events` builds each from the id of the one before it.
-    pub(crate) fn from_outside(&mut self, context: &Context<'_>, events: Vec<(i64, EventType, Attributes)>) {
+    pub(crate) fn happened_outside(
+        &mut self,
+        context: &Context<'_>,
+        events: Vec<(i64, EventType, Attributes)>,
+    ) {
         if let Pending::Started { committed } = self.workflow_task {
             if !committed && let Some(start) = context.volatile_start {
                 self.start_workflow_task(start);
             }
             for (at, event_type, attributes) in events {
-                self.note(note::Kind::EventBuffered(EventBuffered { event: Some(event(at, event_type, attributes)) }));
+                self.note(note::Kind::EventBuffered(EventBuffered {
+                    event: Some(event(at, event_type, attributes)),
+                }));
             }
             return;
         }
@@ -145,7 +166,10 @@ impl<'a> Draft<'a> {
 
     /// Schedules a workflow task unless one is pending, the run is closed, or its first one waits for its time.
     pub(crate) fn ensure_workflow_task(&mut self) {
-        if self.workflow_task == Pending::None && !self.closed && self.state.first_task_at <= self.now {
+        if self.workflow_task == Pending::None
+            && !self.closed
+            && self.state.first_task_at <= self.now
+        {
             self.schedule_workflow_task(&self.state.task_queue, self.state.task_timeout);
         }
     }
@@ -155,11 +179,16 @@ impl<'a> Draft<'a> {
         self.workflow_task = Pending::Scheduled;
         self.event(
             EventType::WorkflowTaskScheduled,
-            Attributes::WorkflowTaskScheduledEventAttributes(WorkflowTaskScheduledEventAttributes {
-                task_queue: Some(TaskQueue { name: queue.to_owned(), ..Default::default() }),
-                start_to_close_timeout: Some(wire::duration(timeout)),
-                attempt: 1,
-            }),
+            Attributes::WorkflowTaskScheduledEventAttributes(
+                WorkflowTaskScheduledEventAttributes {
+                    task_queue: Some(TaskQueue {
+                        name: queue.to_owned(),
+                        ..Default::default()
+                    }),
+                    start_to_close_timeout: Some(wire::duration(timeout)),
+                    attempt: 1,
+                },
+            ),
         );
     }
 
@@ -176,9 +205,13 @@ impl<'a> Draft<'a> {
     /// Gives the buffered events their ids: closes of activities behind all others, order otherwise kept, and each close
     /// pointed at the start flushed with it. Returns whether there were any.
     pub(crate) fn flush_buffered(&mut self) -> bool {
-        let buffered = self.state.buffered.iter().enumerate().filter(|(i, _)| !self.unbuffered.contains(i));
-        let events: Vec<HistoryEvent> =
-            buffered.filter_map(|(_, event)| event.get()).collect();
+        let buffered = self
+            .state
+            .buffered
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| !self.unbuffered.contains(i));
+        let events: Vec<HistoryEvent> = buffered.filter_map(|(_, event)| event.get()).collect();
         let (late, early): (Vec<_>, Vec<_>) = events.into_iter().partition(closes_activity);
         let any = !early.is_empty() || !late.is_empty();
         let mut starts = BTreeMap::new();
@@ -186,10 +219,15 @@ impl<'a> Draft<'a> {
             if let Some(attributes) = &mut event.attributes
                 && let Some(scheduled) = scheduled_event_id_of_close(attributes)
             {
-                patch_started_event_id(attributes, starts.get(&scheduled).copied().unwrap_or_default());
+                patch_started_event_id(
+                    attributes,
+                    starts.get(&scheduled).copied().unwrap_or_default(),
+                );
             }
             let started_for = match &event.attributes {
-                Some(Attributes::ActivityTaskStartedEventAttributes(a)) => Some(a.scheduled_event_id),
+                Some(Attributes::ActivityTaskStartedEventAttributes(a)) => {
+                    Some(a.scheduled_event_id)
+                }
                 _ => None,
             };
             let id = self.push_event(event);
@@ -201,7 +239,10 @@ impl<'a> Draft<'a> {
     }
 
     pub(crate) fn finish(self, reply: Reply) -> Transition {
-        Transition { records: self.records, reply }
+        Transition {
+            records: self.records,
+            reply,
+        }
     }
 }
 
@@ -215,7 +256,10 @@ fn event(at: i64, event_type: EventType, attributes: Attributes) -> HistoryEvent
 }
 
 fn closes_activity(event: &HistoryEvent) -> bool {
-    event.attributes.as_ref().is_some_and(|a| scheduled_event_id_of_close(a).is_some())
+    event
+        .attributes
+        .as_ref()
+        .is_some_and(|a| scheduled_event_id_of_close(a).is_some())
 }
 
 /// The activity that a close event closes.

@@ -103,7 +103,11 @@ impl RunId {
                 continue;
             }
             let value = (c as char).to_digit(16)? as u8;
-            *bytes.get_mut(nibbles / 2)? |= if nibbles.is_multiple_of(2) { value << 4 } else { value };
+            *bytes.get_mut(nibbles / 2)? |= if nibbles.is_multiple_of(2) {
+                value << 4
+            } else {
+                value
+            };
             nibbles += 1;
         }
         (nibbles == 32).then_some(Self(bytes))
@@ -140,7 +144,12 @@ impl ShardId {
     /// was laid out with it.
     pub fn of(namespace: &Namespace, workflow_id: &WorkflowId, shards: u16) -> Self {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-        for byte in namespace.as_str().bytes().chain([0]).chain(workflow_id.as_str().bytes()) {
+        for byte in namespace
+            .as_str()
+            .bytes()
+            .chain([0])
+            .chain(workflow_id.as_str().bytes())
+        {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }
         Self((hash % u64::from(shards.max(1))) as u16)
@@ -172,12 +181,17 @@ impl Timestamp {
     /// Later by `duration`, at most the end of time.
     #[must_use]
     pub fn plus(self, duration: std::time::Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// How long after `earlier` this is; zero when it is not.
     pub fn since(self, earlier: Self) -> std::time::Duration {
-        std::time::Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+        std::time::Duration::from_nanos(
+            u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0),
+        )
     }
 }
 

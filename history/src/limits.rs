@@ -11,12 +11,8 @@ pub struct Limits {
     pub pending_activities_max: usize,
     /// Signals in one run.
     pub signals_max: u64,
-    /// Events buffered while a workflow task runs.
-    pub buffered_events_max: usize,
     /// Bytes of an id.
     pub id_bytes_max: usize,
-    /// Bytes of one payload, input or result.
-    pub payload_bytes_max: usize,
     /// Nanoseconds a workflow task may be given at most.
     pub task_timeout_max: i64,
     /// Nanoseconds a workflow task is given by default.
@@ -30,10 +26,7 @@ impl Default for Limits {
             history_bytes_max: 50 * 1024 * 1024,
             pending_activities_max: 2_000,
             signals_max: 10_000,
-            buffered_events_max: 100,
             id_bytes_max: crate::ids::ID_BYTES_MAX,
-            // orra's clients may send results of up to 10 MiB.
-            payload_bytes_max: 11 * 1024 * 1024,
             task_timeout_max: 120_000_000_000,
             task_timeout_default: 10_000_000_000,
         }

@@ -50,9 +50,10 @@ impl Record {
     /// When it was drafted, nanoseconds since the Unix epoch.
     pub fn at(&self) -> i64 {
         match self {
-            Self::Event(event) => {
-                event.event_time.as_ref().map_or(0, |t| t.seconds * 1_000_000_000 + i64::from(t.nanos))
-            }
+            Self::Event(event) => event
+                .event_time
+                .as_ref()
+                .map_or(0, |t| t.seconds * 1_000_000_000 + i64::from(t.nanos)),
             Self::Note(note) => note.at,
         }
     }
@@ -61,7 +62,11 @@ impl Record {
     pub fn type_name(&self) -> String {
         match self {
             Self::Event(event) => camel_case(
-                event.event_type().as_str_name().strip_prefix("EVENT_TYPE_").unwrap_or("UNSPECIFIED"),
+                event
+                    .event_type()
+                    .as_str_name()
+                    .strip_prefix("EVENT_TYPE_")
+                    .unwrap_or("UNSPECIFIED"),
             ),
             Self::Note(note) => match &note.kind {
                 None => "Note",
@@ -121,7 +126,10 @@ pub fn decode_entry(entry: &[u8]) -> Result<Vec<Record>, CorruptEntry> {
     let mut records = Vec::new();
     for part in parts(entry) {
         let part = part?;
-        let corrupt = |error: orchestrion_proto::prost::DecodeError| CorruptEntry { at: part.at, reason: error.to_string() };
+        let corrupt = |error: orchestrion_proto::prost::DecodeError| CorruptEntry {
+            at: part.at,
+            reason: error.to_string(),
+        };
         records.push(if part.is_event {
             Record::Event(Box::new(HistoryEvent::decode(part.body).map_err(corrupt)?))
         } else {
@@ -161,7 +169,10 @@ fn parts(entry: &[u8]) -> impl Iterator<Item = Result<Part<'_>, CorruptEntry>> {
 }
 
 fn split_part(rest: &[u8], at: usize) -> Result<Part<'_>, CorruptEntry> {
-    let corrupt = |reason: &str| CorruptEntry { at, reason: reason.to_owned() };
+    let corrupt = |reason: &str| CorruptEntry {
+        at,
+        reason: reason.to_owned(),
+    };
     let is_event = match rest[0] {
         EVENT_FIELD => true,
         NOTE_FIELD => false,
@@ -169,10 +180,17 @@ fn split_part(rest: &[u8], at: usize) -> Result<Part<'_>, CorruptEntry> {
     };
     let mut cursor = &rest[1..];
     let len = decode_varint(&mut cursor).map_err(|_| corrupt("the length is not a varint"))?;
-    let len = usize::try_from(len).ok().filter(|len| *len <= cursor.remaining());
+    let len = usize::try_from(len)
+        .ok()
+        .filter(|len| *len <= cursor.remaining());
     let len = len.ok_or_else(|| corrupt("the record is cut off"))?;
     let header = rest.len() - cursor.len();
-    Ok(Part { at, is_event, whole: &rest[..header + len], body: &cursor[..len] })
+    Ok(Part {
+        at,
+        is_event,
+        whole: &rest[..header + len],
+        body: &cursor[..len],
+    })
 }
 
 /// Whether an event closes its run: nothing may follow it.
@@ -194,7 +212,11 @@ mod tests {
 
     fn sample() -> Vec<Record> {
         let event = |id| {
-            Record::Event(Box::new(HistoryEvent { event_id: id, event_type: EventType::TimerFired.into(), ..Default::default() }))
+            Record::Event(Box::new(HistoryEvent {
+                event_id: id,
+                event_type: EventType::TimerFired.into(),
+                ..Default::default()
+            }))
         };
         let note = Record::Note(Box::new(Note { at: 7, kind: None }));
         vec![event(1), note.clone(), event(2), note]
@@ -209,8 +231,15 @@ mod tests {
     fn fragments_are_the_events_of_a_history() {
         use orchestrion_proto::temporal::api::history::v1::History;
         let entry = encode_entry(&sample());
-        let bytes: Vec<u8> = event_fragments(&entry).flat_map(|f| f.unwrap().to_vec()).collect();
-        let ids: Vec<i64> = History::decode(&*bytes).unwrap().events.iter().map(|e| e.event_id).collect();
+        let bytes: Vec<u8> = event_fragments(&entry)
+            .flat_map(|f| f.unwrap().to_vec())
+            .collect();
+        let ids: Vec<i64> = History::decode(&*bytes)
+            .unwrap()
+            .events
+            .iter()
+            .map(|e| e.event_id)
+            .collect();
         assert_eq!(ids, [1, 2]);
     }
 
@@ -219,7 +248,22 @@ mod tests {
         let entry = encode_entry(&sample());
         assert!(decode_entry(&entry[..entry.len() - 1]).is_err());
         assert!(decode_entry(b"\x1a\x01x").is_err());
-        assert!(decode_entry(&[EVENT_FIELD, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]).is_err());
+        assert!(
+            decode_entry(&[
+                EVENT_FIELD,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0xff,
+                0x7f
+            ])
+            .is_err()
+        );
     }
 
     #[test]

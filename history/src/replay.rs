@@ -16,7 +16,9 @@ pub fn fold_onto<'a>(
     state: &mut MutableState,
     records: impl IntoIterator<Item = &'a Record>,
 ) -> Result<(), Illegal> {
-    records.into_iter().try_for_each(|record| apply(state, record))
+    records
+        .into_iter()
+        .try_for_each(|record| apply(state, record))
 }
 
 /// Where two states first differ, in words; `None` if they are equal.

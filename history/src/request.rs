@@ -118,7 +118,8 @@ pub struct CompleteWorkflowTask {
     /// Who answers.
     pub identity: String,
     /// Flags and names of the SDK, kept as given: replay needs them.
-    pub sdk_metadata: Option<orchestrion_proto::temporal::api::sdk::v1::WorkflowTaskCompletedMetadata>,
+    pub sdk_metadata:
+        Option<orchestrion_proto::temporal::api::sdk::v1::WorkflowTaskCompletedMetadata>,
     /// Schedule another workflow task even if nothing asks for one.
     pub force_new_task: bool,
 }

@@ -37,7 +37,11 @@ mod tests {
 
     #[test]
     fn a_snapshot_survives_its_bytes_and_a_foreign_one_is_none() {
-        let state = MutableState { workflow_id: "w".into(), next_event_id: 7, ..Default::default() };
+        let state = MutableState {
+            workflow_id: "w".into(),
+            next_event_id: 7,
+            ..Default::default()
+        };
         let bytes = encode(&state).unwrap();
         assert_eq!(decode(&bytes), Some(state));
         assert_eq!(decode(&bytes[..bytes.len() / 2]), None);

@@ -320,7 +320,12 @@ impl MutableState {
             .into_iter()
             .filter(|at| *at > 0)
             .chain(self.workflow_task_due())
-            .chain(self.timers.values().filter(|timer| !timer.fired).map(|timer| timer.fire_at))
+            .chain(
+                self.timers
+                    .values()
+                    .filter(|timer| !timer.fired)
+                    .map(|timer| timer.fire_at),
+            )
             .chain(self.activities.values().filter_map(Activity::next_due))
             .min()
             .map(Timestamp)
@@ -339,12 +344,21 @@ impl Activity {
     pub fn next_due(&self) -> Option<i64> {
         let close = after(self.scheduled_at, self.schedule_to_close);
         match &self.stage {
-            Stage::Queued => min(close, after(self.attempt_scheduled_at, self.schedule_to_start)),
+            Stage::Queued => min(
+                close,
+                after(self.attempt_scheduled_at, self.schedule_to_start),
+            ),
             Stage::Backoff { until } => min(close, Some(*until)),
             Stage::Settled { .. } => None,
-            Stage::Started { at, heartbeat_at, .. } => {
-                min(close, min(after(*at, self.start_to_close), after(*heartbeat_at, self.heartbeat)))
-            }
+            Stage::Started {
+                at, heartbeat_at, ..
+            } => min(
+                close,
+                min(
+                    after(*at, self.start_to_close),
+                    after(*heartbeat_at, self.heartbeat),
+                ),
+            ),
         }
     }
 }

@@ -39,7 +39,8 @@ pub struct QueueEntry {
 
 impl QueueEntry {
     fn same_place(&self, other: &Self) -> bool {
-        (self.kind, &self.queue, self.at, self.event_id) == (other.kind, &other.queue, other.at, other.event_id)
+        (self.kind, &self.queue, self.at, self.event_id)
+            == (other.kind, &other.queue, other.at, other.event_id)
     }
 }
 
@@ -55,7 +56,10 @@ pub struct Marks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Touched {
     Everything,
-    Some { workflow_task: bool, activities: BTreeSet<i64> },
+    Some {
+        workflow_task: bool,
+        activities: BTreeSet<i64>,
+    },
 }
 
 impl Marks {
@@ -83,7 +87,12 @@ pub struct Tasks {
 /// Notes what the records will touch. Call it before they are applied.
 pub fn marks(state: &MutableState, records: &[Record]) -> Marks {
     let touched = touched(records);
-    Marks { entries: entries(state, &touched), touched, due: state.next_due(), running: state.is_running() }
+    Marks {
+        entries: entries(state, &touched),
+        touched,
+        due: state.next_due(),
+        running: state.is_running(),
+    }
 }
 
 /// What the records, applied by now, changed.
@@ -137,34 +146,61 @@ fn touched(records: &[Record]) -> Touched {
                         | Attributes::WorkflowTaskFailedEventAttributes(_)
                         | Attributes::WorkflowTaskTimedOutEventAttributes(_),
                     ) => workflow_task = true,
-                    Some(other) => activities.extend(crate::draft::scheduled_event_id_of_close(other)),
+                    Some(other) => {
+                        activities.extend(crate::draft::scheduled_event_id_of_close(other))
+                    }
                     None => {}
                 }
             }
             Record::Note(note) => match &note.kind {
-                Some(note::Kind::ActivityAttemptStarted(n)) => _ = activities.insert(n.scheduled_event_id),
-                Some(note::Kind::ActivityAttemptFailed(n)) => _ = activities.insert(n.scheduled_event_id),
-                Some(note::Kind::ActivityAttemptReturned(n)) => _ = activities.insert(n.scheduled_event_id),
+                Some(note::Kind::ActivityAttemptStarted(n)) => {
+                    _ = activities.insert(n.scheduled_event_id)
+                }
+                Some(note::Kind::ActivityAttemptFailed(n)) => {
+                    _ = activities.insert(n.scheduled_event_id)
+                }
+                Some(note::Kind::ActivityAttemptReturned(n)) => {
+                    _ = activities.insert(n.scheduled_event_id)
+                }
                 Some(note::Kind::EventBuffered(n)) => {
                     let attributes = n.event.as_ref().and_then(|event| event.attributes.as_ref());
-                    activities.extend(attributes.and_then(crate::draft::scheduled_event_id_of_close));
+                    activities
+                        .extend(attributes.and_then(crate::draft::scheduled_event_id_of_close));
                 }
                 _ => {}
             },
         }
     }
-    Touched::Some { workflow_task, activities }
+    Touched::Some {
+        workflow_task,
+        activities,
+    }
 }
 
 fn entries(state: &MutableState, touched: &Touched) -> Vec<QueueEntry> {
     match touched {
         Touched::Everything => {
-            let activities = state.activities.iter().filter_map(|(id, activity)| of_activity(*id, activity));
-            of_workflow_task(state).into_iter().chain(activities).collect()
+            let activities = state
+                .activities
+                .iter()
+                .filter_map(|(id, activity)| of_activity(*id, activity));
+            of_workflow_task(state)
+                .into_iter()
+                .chain(activities)
+                .collect()
         }
-        Touched::Some { workflow_task, activities } => {
-            let task = if *workflow_task { of_workflow_task(state) } else { None };
-            let activities = activities.iter().filter_map(|id| of_activity(*id, state.activities.get(id)?));
+        Touched::Some {
+            workflow_task,
+            activities,
+        } => {
+            let task = if *workflow_task {
+                of_workflow_task(state)
+            } else {
+                None
+            };
+            let activities = activities
+                .iter()
+                .filter_map(|id| of_activity(*id, state.activities.get(id)?));
             task.into_iter().chain(activities).collect()
         }
     }
@@ -172,7 +208,11 @@ fn entries(state: &MutableState, touched: &Touched) -> Vec<QueueEntry> {
 
 fn of_workflow_task(state: &MutableState) -> Option<QueueEntry> {
     let (event_id, attempt, at) = match &state.workflow_task {
-        WorkflowTask::Scheduled { scheduled_event_id, attempt, at } => (*scheduled_event_id, *attempt, *at),
+        WorkflowTask::Scheduled {
+            scheduled_event_id,
+            attempt,
+            at,
+        } => (*scheduled_event_id, *attempt, *at),
         WorkflowTask::Started { .. } | WorkflowTask::None => return None,
     };
     Some(QueueEntry {
@@ -188,7 +228,9 @@ fn of_workflow_task(state: &MutableState) -> Option<QueueEntry> {
 fn of_activity(event_id: i64, activity: &Activity) -> Option<QueueEntry> {
     let waiting = match &activity.stage {
         Stage::Queued => true,
-        Stage::Started { on_stream: true, .. } => false,
+        Stage::Started {
+            on_stream: true, ..
+        } => false,
         Stage::Started { .. } | Stage::Backoff { .. } | Stage::Settled { .. } => return None,
     };
     Some(QueueEntry {

@@ -10,21 +10,35 @@ const NANOS: i64 = 1_000_000_000;
 
 /// Nanoseconds of a duration; absent is 0, negative stays negative.
 pub fn nanos(duration: Option<&Duration>) -> i64 {
-    duration.map_or(0, |d| d.seconds.saturating_mul(NANOS).saturating_add(i64::from(d.nanos)))
+    duration.map_or(0, |d| {
+        d.seconds
+            .saturating_mul(NANOS)
+            .saturating_add(i64::from(d.nanos))
+    })
 }
 
 /// A duration of so many nanoseconds.
 pub fn duration(nanos: i64) -> Duration {
-    Duration { seconds: nanos.div_euclid(NANOS), nanos: nanos.rem_euclid(NANOS) as i32 }
+    Duration {
+        seconds: nanos.div_euclid(NANOS),
+        nanos: nanos.rem_euclid(NANOS) as i32,
+    }
 }
 
 /// An instant, from nanoseconds since the Unix epoch.
 pub fn timestamp(nanos: i64) -> WireTimestamp {
-    WireTimestamp { seconds: nanos.div_euclid(NANOS), nanos: nanos.rem_euclid(NANOS) as i32 }
+    WireTimestamp {
+        seconds: nanos.div_euclid(NANOS),
+        nanos: nanos.rem_euclid(NANOS) as i32,
+    }
 }
 
 /// The failure of something that took too long.
-pub fn timeout_failure(timeout: TimeoutType, cause: Option<Failure>, last_heartbeat: Option<Payloads>) -> Failure {
+pub fn timeout_failure(
+    timeout: TimeoutType,
+    cause: Option<Failure>,
+    last_heartbeat: Option<Payloads>,
+) -> Failure {
     let kind = match timeout {
         TimeoutType::StartToClose => "StartToClose",
         TimeoutType::ScheduleToStart => "ScheduleToStart",

@@ -4,8 +4,13 @@
 
 mod common;
 
-use common::{Story, activity_command, app_failure, cancel_activity, cancel_timer, complete_command, timer_command};
-use orchestrion_history::request::{ActivityRef, HeartbeatActivity, ReportActivityProgress, Request, RequestCancelWorkflow};
+use common::{
+    Story, activity_command, app_failure, cancel_activity, cancel_timer, complete_command,
+    timer_command,
+};
+use orchestrion_history::request::{
+    ActivityRef, HeartbeatActivity, ReportActivityProgress, Request,
+};
 use orchestrion_history::{replay, snapshot};
 use orchestrion_proto::temporal::api::command::v1::Command;
 use proptest::prelude::*;
@@ -93,7 +98,9 @@ fn play(story: &mut Story, step: &Step) {
                 let _ = story.take_attempt(id, attempt, "some");
             }
         }
-        Step::Complete(i) => story.complete(ActivityRef::Scheduled(pick(story, *i).map_or(5, |(id, _)| id))),
+        Step::Complete(i) => story.complete(ActivityRef::Scheduled(
+            pick(story, *i).map_or(5, |(id, _)| id),
+        )),
         Step::Fail(i, permanent) => {
             if let Some((id, _)) = pick(story, *i) {
                 let name = story.state.activities[&id].activity_id.clone();
@@ -106,18 +113,37 @@ fn play(story: &mut Story, step: &Step) {
         }
         Step::Heartbeat(i) => {
             let (scheduled_event_id, attempt) = pick(story, *i).unwrap_or((5, 1));
-            let activity = ActivityRef::Attempt { scheduled_event_id, attempt };
-            let beat = HeartbeatActivity { activity, details: Some(common::payloads("50 %")) };
+            let activity = ActivityRef::Attempt {
+                scheduled_event_id,
+                attempt,
+            };
+            let beat = HeartbeatActivity {
+                activity,
+                details: Some(common::payloads("50 %")),
+            };
             let _ = story.ask("heartbeat", &Request::HeartbeatActivity(Box::new(beat)));
         }
         Step::Progress(i) => {
             let activity = ActivityRef::Scheduled(pick(story, *i).map_or(5, |(id, _)| id));
             let update = common::payloads("half").payloads.remove(0);
-            let _ = story.ask("progress", &Request::ReportActivityProgress(Box::new(ReportActivityProgress { activity, update })));
+            let _ = story.ask(
+                "progress",
+                &Request::ReportActivityProgress(Box::new(ReportActivityProgress {
+                    activity,
+                    update,
+                })),
+            );
         }
-        Step::Signal(id) => story.signal_with_id("s", &if *id == 0 { String::new() } else { format!("r{id}") }),
+        Step::Signal(id) => story.signal_with_id(
+            "s",
+            &if *id == 0 {
+                String::new()
+            } else {
+                format!("r{id}")
+            },
+        ),
         Step::Cancel => {
-            let _ = story.ask("cancel", &Request::RequestCancel(Box::new(RequestCancelWorkflow::default())));
+            let _ = story.ask("cancel", &Request::RequestCancel(Box::default()));
         }
         Step::Wait(ms) => {
             story.advance_ms(i64::from(*ms));

@@ -104,7 +104,10 @@ fn an_attempt_times_out_and_its_late_result_still_counts() {
     story.quiet();
     story.advance_ms(30_000);
     story.fire();
-    story.complete(ActivityRef::Attempt { scheduled_event_id: 5, attempt: 1 });
+    story.complete(ActivityRef::Attempt {
+        scheduled_event_id: 5,
+        attempt: 1,
+    });
     story.complete(ActivityRef::Scheduled(5));
     story.complete(ActivityRef::Scheduled(5));
     story.check(
@@ -298,10 +301,20 @@ fn the_four_timeouts_of_an_activity() {
         }
         story.advance_ms(wait_ms - 1);
         story.fire();
-        assert!(!story.text().contains("TimedOut"), "{kind:?} fired early:\n{}", story.text());
+        assert!(
+            !story.text().contains("TimedOut"),
+            "{kind:?} fired early:\n{}",
+            story.text()
+        );
         story.advance_ms(1);
         story.fire();
-        assert!(story.text().contains(&format!("ActivityTaskTimedOut 5 {kind:?}")), "{kind:?}:\n{}", story.text());
+        assert!(
+            story
+                .text()
+                .contains(&format!("ActivityTaskTimedOut 5 {kind:?}")),
+            "{kind:?}:\n{}",
+            story.text()
+        );
     }
 }
 

@@ -9,6 +9,10 @@ pub use temporalio_protos::temporal;
 /// Our own messages, `orchestrion.v1`: what a journal holds beside history events, and the records of
 /// the registry, the outbox and the run heads.
 pub mod v1 {
-    #![allow(missing_docs, reason = "generated; the .proto files carry the documentation")]
+    #![allow(
+        missing_docs,
+        clippy::all,
+        reason = "generated; the .proto files carry the documentation"
+    )]
     include!(concat!(env!("OUT_DIR"), "/orchestrion.v1.rs"));
 }

@@ -241,7 +241,7 @@ async fn mistakes_are_told_apart_from_refusals() {
         2
     );
     let refused = cli.fails(&["verify", "run", "Do something"]).await;
-    assert_eq!(refused.code, 6, "not actionable: {refused:#?}");
+    assert_eq!(refused.code, 1, "{refused:#?}");
     assert!(refused.err.contains("service"), "{}", refused.err);
 
     drop(engine);

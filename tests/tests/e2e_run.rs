@@ -111,11 +111,23 @@ async fn references_reach_into_outputs_wherever_they_stand() {
         .await;
 
     // The inspection shows the plan's references, as orra's does; the journal shows what the service was given.
-    assert_eq!(view.task("task2").0["input"]["id"], "$task1.receipt.lines[1].sku");
-    let replay = project.get(&format!("/orchestrations/{}/replay", view.0["id"].as_str().unwrap())).await;
+    assert_eq!(
+        view.task("task2").0["input"]["id"],
+        "$task1.receipt.lines[1].sku"
+    );
+    let replay = project
+        .get(&format!(
+            "/orchestrations/{}/replay",
+            view.0["id"].as_str().unwrap()
+        ))
+        .await;
     let given = r#"{"id":"book","value":"Dear Ada: pen costs 2.5","after":["s","also book"]}"#;
-    let scheduled = |record: &serde_json::Value| record["summary"].as_str().unwrap().contains(given);
-    assert!(replay["records"].as_array().unwrap().iter().any(scheduled), "{replay:#}");
+    let scheduled =
+        |record: &serde_json::Value| record["summary"].as_str().unwrap().contains(given);
+    assert!(
+        replay["records"].as_array().unwrap().iter().any(scheduled),
+        "{replay:#}"
+    );
     assert_eq!(view.result()["value"], "Dear Ada: pen costs 2.5");
 }
 

@@ -20,13 +20,25 @@ fn orchestrations_survive_crashes_failed_commits_and_bad_services() {
 #[test]
 fn without_faults_nothing_differs() {
     for seed in seeds().into_iter().take(10) {
-        World::run(seed, Profile { crashes: 0, commit_failures: 0, disconnects: 0, ..Profile::default() });
+        World::run(
+            seed,
+            Profile {
+                crashes: 0,
+                commit_failures: 0,
+                disconnects: 0,
+                ..Profile::default()
+            },
+        );
     }
 }
 
 #[test]
 fn the_same_seed_gives_the_same_journals() {
     for seed in [7, 11, 13] {
-        assert_eq!(World::run(seed, Profile::default()), World::run(seed, Profile::default()), "seed {seed}");
+        assert_eq!(
+            World::run(seed, Profile::default()),
+            World::run(seed, Profile::default()),
+            "seed {seed}"
+        );
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! To the journal it is a worker like any other: Scheduled, Started, Completed, then its commands' events.
 
+use orchestrion_history::ids::ShardId;
 use orchestrion_history::request::{
     ActivityRef, CompleteWorkflowTask, FailActivity, Request, TerminateWorkflow, WorkflowTaskStart,
 };
 use orchestrion_history::state::WorkflowTask;
-use orchestrion_history::{Context, decide};
 use orchestrion_history::store::Key;
-use orchestrion_history::ids::ShardId;
+use orchestrion_history::{Context, decide};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::enums::v1::EventType;
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
@@ -19,7 +19,8 @@ use super::handle::{CallError, Target};
 use super::matching::Waiting;
 use super::round::{Inner, Round, RunKey};
 use crate::orchestration::{
-    Effect, INTERRUPTED_FAILURE_TYPE, PLANNER_QUEUE, UNKEYED_MEMO, WORKFLOW_QUEUE, WORKFLOW_TYPE, sdk_metadata,
+    Effect, INTERRUPTED_FAILURE_TYPE, PLANNER_QUEUE, UNKEYED_MEMO, WORKFLOW_QUEUE, WORKFLOW_TYPE,
+    sdk_metadata,
 };
 
 const IDENTITY: &str = "orchestrion";
@@ -35,11 +36,24 @@ pub(super) fn is_shared_queue(queue: &str) -> bool {
 }
 
 /// Completes the workflow task of a built-in run, as often as one is scheduled.
-pub(super) fn take_turns(core: &mut Core, round: &mut Round, run: &RunKey) -> Result<(), CallError> {
+pub(super) fn take_turns(
+    core: &mut Core,
+    round: &mut Round,
+    run: &RunKey,
+) -> Result<(), CallError> {
     loop {
-        let Some(execution) = core.executions.get_mut(run) else { return Ok(()) };
-        let Some(interpreter) = &mut execution.interpreter else { return Ok(()) };
-        let WorkflowTask::Scheduled { scheduled_event_id, attempt, .. } = execution.state.workflow_task else {
+        let Some(execution) = core.executions.get_mut(run) else {
+            return Ok(());
+        };
+        let Some(interpreter) = &mut execution.interpreter else {
+            return Ok(());
+        };
+        let WorkflowTask::Scheduled {
+            scheduled_event_id,
+            attempt,
+            ..
+        } = execution.state.workflow_task
+        else {
             return Ok(());
         };
         let start = WorkflowTaskStart {
@@ -59,11 +73,24 @@ pub(super) fn take_turns(core: &mut Core, round: &mut Round, run: &RunKey) -> Re
             sdk_metadata: first.then(sdk_metadata),
             force_new_task: false,
         };
-        let context = Context { now: round.now, volatile_start: None, limits: &core.options.limits };
-        let transition = decide(&execution.state, &context, &Request::CompleteWorkflowTask(Box::new(complete)))?;
-        let refused = transition.records.iter().filter_map(|record| record.event()).find_map(|event| {
-            (event.event_type() == EventType::WorkflowTaskFailed).then(|| format!("{:?}", event.attributes))
-        });
+        let context = Context {
+            now: round.now,
+            volatile_start: None,
+            limits: &core.options.limits,
+        };
+        let transition = decide(
+            &execution.state,
+            &context,
+            &Request::CompleteWorkflowTask(Box::new(complete)),
+        )?;
+        let refused = transition
+            .records
+            .iter()
+            .filter_map(|record| record.event())
+            .find_map(|event| {
+                (event.event_type() == EventType::WorkflowTaskFailed)
+                    .then(|| format!("{:?}", event.attributes))
+            });
         if let Some(reason) = refused {
             // The interpreter would say the same again: the run cannot go on, and must not look as if it did.
             tracing::error!(workflow_id = %execution.workflow_id, %reason, "the interpreter's commands were refused");
@@ -87,17 +114,22 @@ pub(super) fn interrupted(core: &mut Core, waiting: &Waiting) -> Option<Inner> {
     let run = core.find(&target).ok()?;
     let state = &core.executions.get(&run)?.state;
     let planning = state.activities.get(&waiting.event_id)?.task_queue == PLANNER_QUEUE;
-    if !planning || state.started_at >= core.recovered_at.0 || !state.memo.contains_key(UNKEYED_MEMO) {
+    if !planning
+        || state.started_at >= core.recovered_at.0
+        || !state.memo.contains_key(UNKEYED_MEMO)
+    {
         return None;
     }
     let failure = Failure {
         message: "interrupted while planning".to_owned(),
         source: "Server".to_owned(),
-        failure_info: Some(FailureInfo::ApplicationFailureInfo(ApplicationFailureInfo {
-            r#type: INTERRUPTED_FAILURE_TYPE.to_owned(),
-            non_retryable: true,
-            ..Default::default()
-        })),
+        failure_info: Some(FailureInfo::ApplicationFailureInfo(
+            ApplicationFailureInfo {
+                r#type: INTERRUPTED_FAILURE_TYPE.to_owned(),
+                non_retryable: true,
+                ..Default::default()
+            },
+        )),
         ..Default::default()
     };
     let request = Request::FailActivity(Box::new(FailActivity {
@@ -114,9 +146,20 @@ pub(super) fn interrupted(core: &mut Core, waiting: &Waiting) -> Option<Inner> {
     })
 }
 
-fn terminate(core: &mut Core, round: &mut Round, run: &RunKey, reason: String) -> Result<(), CallError> {
-    let Some(execution) = core.executions.get(run) else { return Ok(()) };
-    let context = Context { now: round.now, volatile_start: None, limits: &core.options.limits };
+fn terminate(
+    core: &mut Core,
+    round: &mut Round,
+    run: &RunKey,
+    reason: String,
+) -> Result<(), CallError> {
+    let Some(execution) = core.executions.get(run) else {
+        return Ok(());
+    };
+    let context = Context {
+        now: round.now,
+        volatile_start: None,
+        limits: &core.options.limits,
+    };
     let request = Request::Terminate(Box::new(TerminateWorkflow {
         reason: format!("commands refused: {reason}"),
         details: None,
@@ -129,7 +172,11 @@ fn terminate(core: &mut Core, round: &mut Round, run: &RunKey, reason: String) -
 /// What a turn wants to leave the engine joins its batch.
 fn carry_out(core: &mut Core, round: &mut Round, run: &RunKey, effect: &Effect) {
     if let Effect::CompensationFailed(record) = effect {
-        let key = Key::Compensation { shard: ShardId::REGISTRY, namespace: run.0.clone(), id: record.id.clone() };
+        let key = Key::Compensation {
+            shard: ShardId::REGISTRY,
+            namespace: run.0.clone(),
+            id: record.id.clone(),
+        };
         round.put(ShardId::REGISTRY, key, record.encode_to_vec().into());
     }
     for (key, value) in core.surroundings.outbox_entries(&run.0, effect) {

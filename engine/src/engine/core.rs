@@ -7,9 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrion_history::ids::{Namespace, RangeId, RunId, ShardId, TaskQueueName, Timestamp, WorkflowId};
+use orchestrion_history::ids::{
+    Namespace, RangeId, RunId, ShardId, TaskQueueName, Timestamp, WorkflowId,
+};
 use orchestrion_history::record::{Record, decode_entry};
-use orchestrion_history::request::{Rejection, Reply, Request, StartActivityAttempt, StartWorkflow, WorkflowTaskStart};
+use orchestrion_history::request::{
+    Rejection, Reply, Request, StartActivityAttempt, StartWorkflow, TerminateWorkflow,
+    WorkflowTaskStart,
+};
 use orchestrion_history::state::{MutableState, Stage, Status};
 use orchestrion_history::store::{Key, KeyRange, QueueKind, Store, StoreError};
 use orchestrion_history::tasks::{self, QueueEntry};
@@ -117,23 +122,42 @@ impl Core {
 
     /// How long nothing happens by itself; `None` is for ever.
     pub fn idle_for(&self, now: Timestamp) -> Option<Duration> {
-        let due = [self.timers.next(), self.next_offline_check, Some(self.next_sweep)].into_iter().flatten().min()?;
-        Some(self.paused_until.map_or(due, |until| due.max(until)).since(now))
+        let due = [
+            self.timers.next(),
+            self.next_offline_check,
+            Some(self.next_sweep),
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
+        Some(
+            self.paused_until
+                .map_or(due, |until| due.max(until))
+                .since(now),
+        )
     }
 
     /// One round: answers these calls and what is due, with one commit. `true`: stop.
     pub fn round(&mut self, now: Timestamp, calls: impl Iterator<Item = Call>) -> bool {
         self.rounds += 1;
         let mut round = Round::new(now);
+        // Before any call: what a call puts into a queue must not be taken for what the store does not hold.
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            self.read_again(&mut round);
+        }
         let mut stop = false;
         for call in calls {
             stop |= self.take(&mut round, call);
         }
-        if self.paused_until.is_none_or(|until| until <= now) {
-            self.paused_until = None;
-            self.read_again(&mut round);
+        if self.paused_until.is_none() {
             for (namespace, workflow_id, run_id) in self.timers.due(now, TIMERS_PER_ROUND) {
-                round.inner.push_back(Inner { namespace, workflow_id, run_id, request: Request::FireTimers });
+                round.inner.push_back(Inner {
+                    namespace,
+                    workflow_id,
+                    run_id,
+                    request: Request::FireTimers,
+                });
             }
             self.check_offline(&mut round);
             self.sweep(&mut round);
@@ -159,15 +183,30 @@ impl Core {
 
     fn take(&mut self, round: &mut Round, call: Call) -> bool {
         match call {
-            Call::Request { target, request, reply } => {
+            Call::Request {
+                target,
+                request,
+                reply,
+            } => {
                 let result = self.ask(round, &target, *request);
                 if let ReplyTo::Caller(to) = reply {
                     round.answers.push(Answer::Accepted(to, result));
                 }
             }
-            Call::Attach { namespace, queue, poller, reply } => {
+            Call::Attach {
+                namespace,
+                queue,
+                poller,
+                reply,
+            } => {
                 let key = QueueKey { namespace, queue };
-                let id = self.matching.attach(key.clone(), poller.identity, poller.window, poller.tasks, round.now);
+                let id = self.matching.attach(
+                    key.clone(),
+                    poller.identity,
+                    poller.window,
+                    poller.tasks,
+                    round.now,
+                );
                 round.queues.push_back(key);
                 if reply.send(id).is_err() {
                     self.detach(round, id);
@@ -175,23 +214,46 @@ impl Core {
             }
             Call::Release { session } => round.queues.extend(self.matching.release(session)),
             Call::Detach { session } => self.detach(round, session),
-            Call::Presence { namespace, queue, reply } => {
-                let key = QueueKey { namespace: Some(namespace), queue };
-                let (sessions, absent_since) = self.matching.presence(&key).unwrap_or((0, Some(Timestamp::ZERO)));
-                let _ = reply.send(Presence { sessions, absent_since });
+            Call::Presence {
+                namespace,
+                queue,
+                reply,
+            } => {
+                let key = QueueKey {
+                    namespace: Some(namespace),
+                    queue,
+                };
+                let (sessions, absent_since) = self
+                    .matching
+                    .presence(&key)
+                    .unwrap_or((0, Some(Timestamp::ZERO)));
+                let _ = reply.send(Presence {
+                    sessions,
+                    absent_since,
+                });
             }
             Call::Put { ops, reply } => {
                 for op in ops {
                     match op {
-                        orchestrion_history::store::Op::Put(key, value) => round.put(ShardId::REGISTRY, key, value),
-                        orchestrion_history::store::Op::Delete(key) => round.delete(ShardId::REGISTRY, key),
+                        orchestrion_history::store::Op::Put(key, value) => {
+                            round.put(ShardId::REGISTRY, key, value)
+                        }
+                        orchestrion_history::store::Op::Delete(key) => {
+                            round.delete(ShardId::REGISTRY, key)
+                        }
                     }
                 }
                 round.answers.push(Answer::Put(reply));
             }
-            Call::Watch { target, seen, reply } => self.watch(round, &target, seen, reply),
+            Call::Watch {
+                target,
+                seen,
+                reply,
+            } => self.watch(round, &target, seen, reply),
             Call::Inspect { target, reply } => {
-                let state = self.find(&target).map(|run| Box::new(self.executions[&run].state.clone()));
+                let state = self
+                    .find(&target)
+                    .map(|run| Box::new(self.executions[&run].state.clone()));
                 round.answers.push(Answer::State(reply, state));
             }
             Call::Stop => return true,
@@ -199,14 +261,23 @@ impl Core {
         false
     }
 
-    fn watch(&mut self, round: &mut Round, target: &Target, seen: u64, reply: oneshot::Sender<Result<Progress, CallError>>) {
+    fn watch(
+        &mut self,
+        round: &mut Round,
+        target: &Target,
+        seen: u64,
+        reply: oneshot::Sender<Result<Progress, CallError>>,
+    ) {
         let run = match self.find(target) {
             Ok(run) => run,
             Err(error) => return round.answers.push(Answer::Watched(reply, Err(error))),
         };
         let state = &self.executions[&run].state;
         if state.records > seen || state.status.is_closed() {
-            let progress = Progress { records: state.records, closed: state.status.is_closed() };
+            let progress = Progress {
+                records: state.records,
+                closed: state.status.is_closed(),
+            };
             round.answers.push(Answer::Watched(reply, Ok(progress)));
         } else {
             let waiting = self.watchers.entry(run).or_default();
@@ -221,18 +292,25 @@ impl Core {
                 namespace: attempt.namespace,
                 workflow_id,
                 run_id: attempt.run_id,
-                request: Request::ReturnActivityAttempt(orchestrion_history::request::ReturnActivityAttempt {
-                    scheduled_event_id: attempt.event_id,
-                    attempt: number,
-                    reason: "the worker's connection ended".to_owned(),
-                }),
+                request: Request::ReturnActivityAttempt(
+                    orchestrion_history::request::ReturnActivityAttempt {
+                        scheduled_event_id: attempt.event_id,
+                        attempt: number,
+                        reason: "the worker's connection ended".to_owned(),
+                    },
+                ),
             });
         }
     }
 
     // ---- requests ----------------------------------------------------------------------------------
 
-    fn ask(&mut self, round: &mut Round, target: &Target, request: Request) -> Result<Accepted, CallError> {
+    fn ask(
+        &mut self,
+        round: &mut Round,
+        target: &Target,
+        request: Request,
+    ) -> Result<Accepted, CallError> {
         if let Some(error) = &self.failure
             && self.paused_until.is_some_and(|until| until > round.now)
         {
@@ -243,39 +321,67 @@ impl Core {
         }
         let run = self.find(target)?;
         let reply = self.step(round, &run, &request)?;
-        Ok(Accepted { run_id: run.1, reply })
+        Ok(Accepted {
+            run_id: run.1,
+            reply,
+        })
     }
 
     fn ask_inner(&mut self, round: &mut Round, inner: Inner) {
-        let target = Target { namespace: inner.namespace, workflow_id: inner.workflow_id, run_id: Some(inner.run_id) };
-        let result = self.find(&target).and_then(|run| self.step(round, &run, &inner.request));
+        let target = Target {
+            namespace: inner.namespace,
+            workflow_id: inner.workflow_id,
+            run_id: Some(inner.run_id),
+        };
+        let result = self
+            .find(&target)
+            .and_then(|run| self.step(round, &run, &inner.request));
         match result {
             Ok(_) => {}
             // Overtaken: the run or the activity closed meanwhile.
-            Err(CallError::Rejected(rejection)) => tracing::debug!(%rejection, workflow_id = %target.workflow_id, "overtaken"),
+            Err(CallError::Rejected(rejection)) => {
+                tracing::debug!(%rejection, workflow_id = %target.workflow_id, "overtaken")
+            }
             Err(error) => {
                 tracing::error!(%error, workflow_id = %target.workflow_id, "the engine's own request failed");
-                self.timers.set(&target.namespace, inner.run_id, &target.workflow_id, None);
+                self.timers
+                    .set(&target.namespace, inner.run_id, &target.workflow_id, None);
             }
         }
     }
 
     /// Starts a run, or finds the one that this request started before.
-    fn start(&mut self, round: &mut Round, target: &Target, mut start: StartWorkflow) -> Result<Accepted, CallError> {
+    fn start(
+        &mut self,
+        round: &mut Round,
+        target: &Target,
+        mut start: StartWorkflow,
+    ) -> Result<Accepted, CallError> {
         let shard = ShardId::of(&target.namespace, &target.workflow_id, self.options.shards);
         let key = (target.namespace.clone(), target.workflow_id.clone());
         match self.current_run(shard, &key)? {
-            Some(run_id) if self.executions.contains_key(&(target.namespace.clone(), run_id)) => {
+            Some(run_id)
+                if self
+                    .executions
+                    .contains_key(&(target.namespace.clone(), run_id)) =>
+            {
                 let open = &self.executions[&(target.namespace.clone(), run_id)];
                 if open.state.is_running() || open.state.create_request_id == start.request_id {
-                    let reply = self.step(round, &(target.namespace.clone(), run_id), &Request::Start(Box::new(start)))?;
+                    let reply = self.step(
+                        round,
+                        &(target.namespace.clone(), run_id),
+                        &Request::Start(Box::new(start)),
+                    )?;
                     return Ok(Accepted { run_id, reply });
                 }
             }
             Some(run_id) => {
                 let current = self.read_current(shard, &key)?.unwrap_or_default();
                 if !start.request_id.is_empty() && current.create_request_id == start.request_id {
-                    return Ok(Accepted { run_id, reply: Reply::Repeated });
+                    return Ok(Accepted {
+                        run_id,
+                        reply: Reply::Repeated,
+                    });
                 }
                 if current.status == Status::Running.wire() as i32 {
                     return Err(CallError::Rejected(Rejection::AlreadyStarted {
@@ -290,7 +396,8 @@ impl Core {
         let run_id = self.new_run_id(round.now);
         start.run_id = run_id.to_string();
         let run = (target.namespace.clone(), run_id);
-        let interpreter = builtin::is_builtin(&start.workflow_type).then(|| Box::new(Interpreter::new()));
+        let interpreter =
+            builtin::is_builtin(&start.workflow_type).then(|| Box::new(Interpreter::new()));
         self.executions.insert(
             run.clone(),
             Execution {
@@ -328,8 +435,16 @@ impl Core {
     }
 
     /// Decides a request on a loaded run and applies what comes of it; then the built-in code has its turn.
-    fn step(&mut self, round: &mut Round, run: &RunKey, request: &Request) -> Result<Reply, CallError> {
-        let execution = self.executions.get_mut(run).expect("found or inserted by the caller");
+    fn step(
+        &mut self,
+        round: &mut Round,
+        run: &RunKey,
+        request: &Request,
+    ) -> Result<Reply, CallError> {
+        let execution = self
+            .executions
+            .get_mut(run)
+            .expect("found or inserted by the caller");
         execution.last_used = self.rounds;
         let context = Context {
             now: round.now,
@@ -340,30 +455,74 @@ impl Core {
         if !transition.records.is_empty() {
             self.advance(round, run, transition.records)?;
             builtin::take_turns(self, round, run)?;
+            self.hold_limits(round, run)?;
         }
         Ok(transition.reply)
     }
 
+    /// A run whose history has grown to a limit is terminated, and says why: it never just stops.
+    fn hold_limits(&mut self, round: &mut Round, run: &RunKey) -> Result<(), CallError> {
+        let limits = &self.options.limits;
+        let Some(execution) = self.executions.get(run) else {
+            return Ok(());
+        };
+        let state = &execution.state;
+        let events = state.next_event_id - 1;
+        let over =
+            events >= limits.history_events_max || state.history_bytes >= limits.history_bytes_max;
+        if !over || !state.is_running() {
+            return Ok(());
+        }
+        let reason = format!(
+            "history limit reached: {events} events and {} bytes, at most {} and {} are allowed",
+            state.history_bytes, limits.history_events_max, limits.history_bytes_max
+        );
+        tracing::warn!(workflow_id = %execution.workflow_id, %reason, "terminated");
+        metrics::counter!("orchestrion_history_limit_terminations_total").increment(1);
+        let context = Context {
+            now: round.now,
+            volatile_start: None,
+            limits,
+        };
+        let terminate = TerminateWorkflow {
+            reason,
+            details: None,
+            identity: "orchestrion".to_owned(),
+        };
+        let transition = decide(state, &context, &Request::Terminate(Box::new(terminate)))?;
+        self.advance(round, run, transition.records)
+    }
+
     /// Applies records to a run and gathers what follows from them.
-    pub(super) fn advance(&mut self, round: &mut Round, run: &RunKey, records: Vec<Record>) -> Result<(), CallError> {
+    pub(super) fn advance(
+        &mut self,
+        round: &mut Round,
+        run: &RunKey,
+        records: Vec<Record>,
+    ) -> Result<(), CallError> {
         let execution = self.executions.get_mut(run).expect("loaded by the caller");
         let marks = tasks::marks(&execution.state, &records);
         let first_seq = execution.state.records + 1;
         for record in &records {
-            let folded = apply(&mut execution.state, record).map_err(|illegal| illegal.to_string()).and_then(|()| {
-                match (&mut execution.interpreter, record) {
-                    (Some(interpreter), Record::Event(event)) => interpreter.apply(event).map_err(|e| e.to_string()),
+            let folded = apply(&mut execution.state, record)
+                .map_err(|illegal| illegal.to_string())
+                .and_then(|()| match (&mut execution.interpreter, record) {
+                    (Some(interpreter), Record::Event(event)) => {
+                        interpreter.apply(event).map_err(|e| e.to_string())
+                    }
                     _ => Ok(()),
-                }
-            });
+                });
             if let Err(reason) = folded {
                 // The core contradicts itself. Nothing of it may be written; the run is read again from what is.
                 let workflow_id = execution.workflow_id.to_string();
                 tracing::error!(%workflow_id, %reason, "a decided record cannot be applied");
                 self.forget(run);
-                return Err(CallError::Unavailable(format!("workflow execution {workflow_id}: {reason}")));
+                return Err(CallError::Unavailable(format!(
+                    "workflow execution {workflow_id}: {reason}"
+                )));
             }
-            execution.relist |= matches!(record, Record::Event(event) if changes_listing(event.event_type()));
+            execution.relist |=
+                matches!(record, Record::Event(event) if changes_listing(event.event_type()));
         }
         let tasks = tasks::after(&marks, &execution.state);
         let workflow_id = execution.workflow_id.clone();
@@ -380,14 +539,19 @@ impl Core {
         for entry in tasks.put.iter().filter(|e| outside(e)) {
             let (_, _, key) = places(shard, run, entry)?;
             let value = queue_value(&workflow_id, entry);
-            if marks.stood(entry) { round.index_replace(key, value) } else { round.index_put(key, value) }
+            if marks.stood(entry) {
+                round.index_replace(key, value)
+            } else {
+                round.index_put(key, value)
+            }
         }
         for entry in tasks.dispatch.iter().filter(|e| outside(e)) {
             if entry.kind == QueueKind::Workflow {
                 continue; // Polled workflow tasks come with the Temporal API.
             }
             let (queue, _, _) = places(shard, run, entry)?;
-            self.matching.add(&queue, waiting(run, &workflow_id, entry), round.now);
+            self.matching
+                .add(&queue, waiting(run, &workflow_id, entry), round.now);
             round.queues.push_back(queue);
         }
         Ok(())
@@ -424,7 +588,11 @@ impl Core {
                 Ok(run) => {
                     let dispatch = self.dispatch(&run, waiting.event_id);
                     match dispatch {
-                        Some(dispatch) => round.outgoing.push(Outgoing { session: matched.session, attempt, dispatch }),
+                        Some(dispatch) => round.outgoing.push(Outgoing {
+                            session: matched.session,
+                            attempt,
+                            dispatch,
+                        }),
                         None => self.matching.unmatch(matched.session, &attempt),
                     }
                 }
@@ -439,7 +607,9 @@ impl Core {
     fn dispatch(&self, run: &RunKey, event_id: i64) -> Option<Dispatch> {
         let execution = self.executions.get(run)?;
         let activity = execution.state.activities.get(&event_id)?;
-        let Stage::Started { at, .. } = activity.stage else { return None };
+        let Stage::Started { at, .. } = activity.stage else {
+            return None;
+        };
         let span = |nanos: i64| Duration::from_nanos(u64::try_from(nanos).unwrap_or(0));
         Some(Dispatch {
             namespace: run.0.clone(),
@@ -470,41 +640,64 @@ impl Core {
         for (run, _) in &touched {
             self.finish_run(&mut round, run);
         }
-        let committed = match round.batch(&self.ranges) {
-            Some(batch) => self.store.commit(&batch),
-            None => Ok(()),
-        };
-        match committed {
-            Ok(()) => {
-                self.failure = None;
-                self.publish(round, &touched);
+        // A round that writes nothing says nothing of the store's health.
+        if let Some(batch) = round.batch(&self.ranges) {
+            if let Err(error) = self.store.commit(&batch) {
+                return self.give_up(round, &touched, error);
             }
-            Err(error) => self.give_up(round, &touched, error),
+            self.failure = None;
         }
+        self.publish(round, &touched);
     }
 
     /// Keys of a run that change with its state: head, current run, timer, listing, snapshot.
     fn finish_run(&mut self, round: &mut Round, run: &RunKey) {
-        let Some(execution) = self.executions.get_mut(run) else { return };
+        let Some(execution) = self.executions.get_mut(run) else {
+            return;
+        };
         let (namespace, run_id) = (&run.0, run.1);
         let shard = execution.shard;
         let state = &execution.state;
         let due = state.next_due();
         if due != execution.indexed_due {
             if let Some(old) = execution.indexed_due {
-                round.index_delete(Key::Timer { shard, due: old, namespace: namespace.clone(), run_id });
+                round.index_delete(Key::Timer {
+                    shard,
+                    due: old,
+                    namespace: namespace.clone(),
+                    run_id,
+                });
             }
             if let Some(due) = due {
                 let value = Bytes::copy_from_slice(execution.workflow_id.as_str().as_bytes());
-                round.index_put(Key::Timer { shard, due, namespace: namespace.clone(), run_id }, value);
+                round.index_put(
+                    Key::Timer {
+                        shard,
+                        due,
+                        namespace: namespace.clone(),
+                        run_id,
+                    },
+                    value,
+                );
             }
             execution.indexed_due = due;
         }
         let state = &execution.state;
         if execution.relist {
             let started = Timestamp(state.started_at);
-            let key = Key::Visibility { shard, namespace: namespace.clone(), started, run_id };
-            round.put(shard, key, visibility(run, &execution.workflow_id, state).encode_to_vec().into());
+            let key = Key::Visibility {
+                shard,
+                namespace: namespace.clone(),
+                started,
+                run_id,
+            };
+            round.put(
+                shard,
+                key,
+                visibility(run, &execution.workflow_id, state)
+                    .encode_to_vec()
+                    .into(),
+            );
             let head = RunHead {
                 workflow_id: execution.workflow_id.to_string(),
                 status: state.status.wire().into(),
@@ -512,7 +705,15 @@ impl Core {
                 quarantined: String::new(),
                 started_at: state.started_at,
             };
-            round.put(shard, Key::RunHead { shard, namespace: namespace.clone(), run_id }, head.encode_to_vec().into());
+            round.put(
+                shard,
+                Key::RunHead {
+                    shard,
+                    namespace: namespace.clone(),
+                    run_id,
+                },
+                head.encode_to_vec().into(),
+            );
             let current = CurrentRun {
                 run_id: run_id.0.to_vec(),
                 create_request_id: state.create_request_id.clone(),
@@ -520,8 +721,11 @@ impl Core {
                 started_at: state.started_at,
                 closed_at: state.closed_at,
             };
-            let key =
-                Key::CurrentRun { shard, namespace: namespace.clone(), workflow_id: execution.workflow_id.clone() };
+            let key = Key::CurrentRun {
+                shard,
+                namespace: namespace.clone(),
+                workflow_id: execution.workflow_id.clone(),
+            };
             round.put(shard, key, current.encode_to_vec().into());
             execution.relist = false;
         }
@@ -529,7 +733,15 @@ impl Core {
             && state.is_running()
             && state.records >= execution.snapshot_records + self.options.snapshot_records;
         if snapshot_due && let Some(bytes) = snapshot::encode(state) {
-            round.put(shard, Key::Snapshot { shard, namespace: namespace.clone(), run_id }, bytes);
+            round.put(
+                shard,
+                Key::Snapshot {
+                    shard,
+                    namespace: namespace.clone(),
+                    run_id,
+                },
+                bytes,
+            );
             execution.snapshot_records = state.records;
         }
     }
@@ -541,17 +753,26 @@ impl Core {
         }
         for outgoing in round.outgoing.drain(..) {
             if !self.matching.send(outgoing.session, outgoing.dispatch) {
-                tracing::debug!(event_id = outgoing.attempt.event_id, "a worker left before its task came");
+                tracing::debug!(
+                    event_id = outgoing.attempt.event_id,
+                    "a worker left before its task came"
+                );
             }
         }
         if !round.outbox.is_empty() {
-            self.surroundings.outbox_committed(std::mem::take(&mut round.outbox));
+            self.surroundings
+                .outbox_committed(std::mem::take(&mut round.outbox));
         }
         for (run, workflow_id) in touched {
-            let Some(execution) = self.executions.get(run) else { continue };
-            self.timers.set(&run.0, run.1, workflow_id, execution.indexed_due);
-            let progress =
-                Progress { records: execution.state.records, closed: execution.state.status.is_closed() };
+            let Some(execution) = self.executions.get(run) else {
+                continue;
+            };
+            self.timers
+                .set(&run.0, run.1, workflow_id, execution.indexed_due);
+            let progress = Progress {
+                records: execution.state.records,
+                closed: execution.state.status.is_closed(),
+            };
             self.wake(run, progress);
             if progress.closed {
                 self.forget(run);
@@ -562,7 +783,9 @@ impl Core {
     }
 
     fn wake(&mut self, run: &RunKey, progress: Progress) {
-        let Some(watchers) = self.watchers.remove(run) else { return };
+        let Some(watchers) = self.watchers.remove(run) else {
+            return;
+        };
         let mut waiting = Vec::new();
         for watcher in watchers {
             if progress.records > watcher.seen || progress.closed {
@@ -629,13 +852,20 @@ impl Core {
         if self.executions.len() <= self.options.cached_executions_max {
             return;
         }
-        let mut used: Vec<(u64, RunKey)> =
-            self.executions.iter().map(|(run, execution)| (execution.last_used, run.clone())).collect();
+        let mut used: Vec<(u64, RunKey)> = self
+            .executions
+            .iter()
+            .map(|(run, execution)| (execution.last_used, run.clone()))
+            .collect();
         let keep = self.options.cached_executions_max * 9 / 10;
         let leave = used.len() - keep;
         used.select_nth_unstable_by_key(leave, |(last_used, _)| *last_used);
         for (_, run) in &used[..leave] {
-            if self.executions.get(run).is_some_and(|execution| execution.volatile_start.is_none()) {
+            if self
+                .executions
+                .get(run)
+                .is_some_and(|execution| execution.volatile_start.is_none())
+            {
                 self.forget(run);
             }
         }
@@ -649,7 +879,10 @@ impl Core {
         let run_id = match target.run_id {
             Some(run_id) => run_id,
             None => self
-                .current_run(shard, &(target.namespace.clone(), target.workflow_id.clone()))?
+                .current_run(
+                    shard,
+                    &(target.namespace.clone(), target.workflow_id.clone()),
+                )?
                 .ok_or_else(|| not_found(target))?,
         };
         let run = (target.namespace.clone(), run_id);
@@ -665,33 +898,65 @@ impl Core {
         Ok(run)
     }
 
-    fn current_run(&mut self, shard: ShardId, key: &(Namespace, WorkflowId)) -> Result<Option<RunId>, CallError> {
+    fn current_run(
+        &mut self,
+        shard: ShardId,
+        key: &(Namespace, WorkflowId),
+    ) -> Result<Option<RunId>, CallError> {
         if let Some(run_id) = self.current.get(key) {
             return Ok(Some(*run_id));
         }
-        let Some(current) = self.read_current(shard, key)? else { return Ok(None) };
-        let run_id = <[u8; 16]>::try_from(&current.run_id[..])
-            .map_err(|_| CallError::Unavailable(format!("the current run of {} is damaged", key.1)))?;
+        let Some(current) = self.read_current(shard, key)? else {
+            return Ok(None);
+        };
+        let run_id = <[u8; 16]>::try_from(&current.run_id[..]).map_err(|_| {
+            CallError::Unavailable(format!("the current run of {} is damaged", key.1))
+        })?;
         self.current.insert(key.clone(), RunId(run_id));
         Ok(Some(RunId(run_id)))
     }
 
-    fn read_current(&self, shard: ShardId, key: &(Namespace, WorkflowId)) -> Result<Option<CurrentRun>, CallError> {
-        let key = Key::CurrentRun { shard, namespace: key.0.clone(), workflow_id: key.1.clone() };
-        let Some(bytes) = self.store.get(&key)? else { return Ok(None) };
-        CurrentRun::decode(bytes).map(Some).map_err(|e| CallError::Unavailable(format!("{key} does not decode: {e}")))
+    fn read_current(
+        &self,
+        shard: ShardId,
+        key: &(Namespace, WorkflowId),
+    ) -> Result<Option<CurrentRun>, CallError> {
+        let key = Key::CurrentRun {
+            shard,
+            namespace: key.0.clone(),
+            workflow_id: key.1.clone(),
+        };
+        let Some(bytes) = self.store.get(&key)? else {
+            return Ok(None);
+        };
+        CurrentRun::decode(bytes)
+            .map(Some)
+            .map_err(|e| CallError::Unavailable(format!("{key} does not decode: {e}")))
     }
 
-    fn load(&mut self, shard: ShardId, target: &Target, run_id: RunId) -> Result<Execution, CallError> {
+    fn load(
+        &mut self,
+        shard: ShardId,
+        target: &Target,
+        run_id: RunId,
+    ) -> Result<Execution, CallError> {
         let namespace = &target.namespace;
-        let key = Key::RunHead { shard, namespace: namespace.clone(), run_id };
+        let key = Key::RunHead {
+            shard,
+            namespace: namespace.clone(),
+            run_id,
+        };
         let head = self.store.get(&key)?.ok_or_else(|| not_found(target))?;
-        let head = RunHead::decode(head).map_err(|e| CallError::Unavailable(format!("{key} does not decode: {e}")))?;
+        let head = RunHead::decode(head)
+            .map_err(|e| CallError::Unavailable(format!("{key} does not decode: {e}")))?;
         if head.workflow_id != target.workflow_id.as_str() {
             return Err(not_found(target));
         }
         if !head.quarantined.is_empty() {
-            return Err(CallError::Quarantined { workflow_id: head.workflow_id, reason: head.quarantined });
+            return Err(CallError::Quarantined {
+                workflow_id: head.workflow_id,
+                reason: head.quarantined,
+            });
         }
         match self.fold(shard, namespace, run_id) {
             Ok((state, interpreter)) => Ok(Execution {
@@ -705,7 +970,9 @@ impl Core {
                 relist: false,
                 last_used: self.rounds,
             }),
-            Err(FoldError::Store(error)) if error.kind != orchestrion_history::store::StoreErrorKind::Corrupt => {
+            Err(FoldError::Store(error))
+                if error.kind != orchestrion_history::store::StoreErrorKind::Corrupt =>
+            {
                 Err(error.into())
             }
             Err(damage) => Err(self.quarantine(shard, target, run_id, head, &damage)),
@@ -713,21 +980,36 @@ impl Core {
     }
 
     /// A journal that cannot be folded is kept as it is; the run is not executed any further, and says why.
-    fn quarantine(&mut self, shard: ShardId, target: &Target, run_id: RunId, mut head: RunHead, damage: &FoldError) -> CallError {
+    fn quarantine(
+        &mut self,
+        shard: ShardId,
+        target: &Target,
+        run_id: RunId,
+        mut head: RunHead,
+        damage: &FoldError,
+    ) -> CallError {
         let reason = damage.to_string();
         tracing::error!(workflow_id = %target.workflow_id, %run_id, %reason, "quarantined: its journal does not fold");
         metrics::counter!("orchestrion_quarantined_total").increment(1);
         head.quarantined.clone_from(&reason);
         let mut round = Round::new(Timestamp::ZERO);
-        let key = Key::RunHead { shard, namespace: target.namespace.clone(), run_id };
+        let key = Key::RunHead {
+            shard,
+            namespace: target.namespace.clone(),
+            run_id,
+        };
         round.put(shard, key, head.encode_to_vec().into());
         if let Some(batch) = round.batch(&self.ranges)
             && let Err(error) = self.store.commit(&batch)
         {
             tracing::error!(%error, "the quarantine could not be written; it will be tried again");
         }
-        self.timers.set(&target.namespace, run_id, &target.workflow_id, None);
-        CallError::Quarantined { workflow_id: target.workflow_id.to_string(), reason }
+        self.timers
+            .set(&target.namespace, run_id, &target.workflow_id, None);
+        CallError::Quarantined {
+            workflow_id: target.workflow_id.to_string(),
+            reason,
+        }
     }
 
     fn fold(
@@ -736,21 +1018,30 @@ impl Core {
         namespace: &Namespace,
         run_id: RunId,
     ) -> Result<(MutableState, Option<Box<Interpreter>>), FoldError> {
-        let kept = self.store.get(&Key::Snapshot { shard, namespace: namespace.clone(), run_id })?;
-        let mut state = kept.and_then(|bytes| snapshot::decode(&bytes)).unwrap_or_default();
+        let kept = self.store.get(&Key::Snapshot {
+            shard,
+            namespace: namespace.clone(),
+            run_id,
+        })?;
+        let mut state = kept
+            .and_then(|bytes| snapshot::decode(&bytes))
+            .unwrap_or_default();
         let mut interpreter: Option<Box<Interpreter>> = None;
         let mut range = KeyRange::journal_from(shard, namespace, run_id, state.records + 1);
         loop {
             let page = self.store.scan(&range, 256, false)?;
             for (key, entry) in &page.entries {
-                let records = decode_entry(entry).map_err(|e| FoldError::Damaged(format!("{key}: {e}")))?;
+                let records =
+                    decode_entry(entry).map_err(|e| FoldError::Damaged(format!("{key}: {e}")))?;
                 for record in &records {
                     apply(&mut state, record).map_err(|e| FoldError::Damaged(e.to_string()))?;
                     if state.records == 1 && builtin::is_builtin(&state.workflow_type) {
                         interpreter = Some(Box::new(Interpreter::new()));
                     }
                     if let (Some(interpreter), Record::Event(event)) = (&mut interpreter, record) {
-                        interpreter.apply(event).map_err(|e| FoldError::Damaged(e.to_string()))?;
+                        interpreter
+                            .apply(event)
+                            .map_err(|e| FoldError::Damaged(e.to_string()))?;
                     }
                 }
             }
@@ -782,10 +1073,19 @@ fn not_found(target: &Target) -> CallError {
 }
 
 /// Where an entry stands: its queue, its attempt, its key in the index.
-fn places(shard: ShardId, run: &RunKey, entry: &QueueEntry) -> Result<(QueueKey, AttemptKey, Key), CallError> {
-    let queue = TaskQueueName::parse(&entry.queue).map_err(|e| Rejection::Invalid(e.to_string()))?;
+fn places(
+    shard: ShardId,
+    run: &RunKey,
+    entry: &QueueEntry,
+) -> Result<(QueueKey, AttemptKey, Key), CallError> {
+    let queue =
+        TaskQueueName::parse(&entry.queue).map_err(|e| Rejection::Invalid(e.to_string()))?;
     let namespace = (!builtin::is_shared_queue(queue.as_str())).then(|| run.0.clone());
-    let attempt = AttemptKey { namespace: run.0.clone(), run_id: run.1, event_id: entry.event_id };
+    let attempt = AttemptKey {
+        namespace: run.0.clone(),
+        run_id: run.1,
+        event_id: entry.event_id,
+    };
     let key = Key::Queue {
         shard,
         namespace: run.0.clone(),
@@ -827,9 +1127,19 @@ pub(super) fn read_queue_value(value: &[u8]) -> Option<(WorkflowId, i32, bool)> 
     Some((workflow_id, i32::from_be_bytes(*attempt), *waiting != 0))
 }
 
-pub(super) fn visibility(run: &RunKey, workflow_id: &WorkflowId, state: &MutableState) -> Visibility {
-    let memo = state.memo.iter().filter_map(|(name, payload)| Some((name.clone(), payload.get()?)));
-    let attributes = state.search_attributes.iter().filter_map(|(name, payload)| Some((name.clone(), payload.get()?)));
+pub(super) fn visibility(
+    run: &RunKey,
+    workflow_id: &WorkflowId,
+    state: &MutableState,
+) -> Visibility {
+    let memo = state
+        .memo
+        .iter()
+        .filter_map(|(name, payload)| Some((name.clone(), payload.get()?)));
+    let attributes = state
+        .search_attributes
+        .iter()
+        .filter_map(|(name, payload)| Some((name.clone(), payload.get()?)));
     Visibility {
         workflow_id: workflow_id.to_string(),
         run_id: run.1.0.to_vec(),
@@ -840,8 +1150,12 @@ pub(super) fn visibility(run: &RunKey, workflow_id: &WorkflowId, state: &Mutable
         closed_at: state.closed_at,
         history_length: state.next_event_id - 1,
         history_bytes: i64::try_from(state.history_bytes).unwrap_or(i64::MAX),
-        memo: Some(Memo { fields: memo.collect() }),
-        search_attributes: Some(SearchAttributes { indexed_fields: attributes.collect() }),
+        memo: Some(Memo {
+            fields: memo.collect(),
+        }),
+        search_attributes: Some(SearchAttributes {
+            indexed_fields: attributes.collect(),
+        }),
     }
 }
 

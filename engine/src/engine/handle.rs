@@ -152,15 +152,28 @@ impl Handle {
     /// Asks something of an existing execution; answered after its commit.
     pub async fn request(&self, target: Target, request: Request) -> Result<Accepted, CallError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Call::Request { target, request: Box::new(request), reply: ReplyTo::Caller(reply) })?;
+        self.send(Call::Request {
+            target,
+            request: Box::new(request),
+            reply: ReplyTo::Caller(reply),
+        })?;
         answer.await.map_err(|_| CallError::ShuttingDown)?
     }
 
     /// Starts a run. A repeat of the creating request id is answered `Reply::Repeated` with the first one's run;
     /// another start while a run is open is [`Rejection::AlreadyStarted`].
-    pub async fn start(&self, namespace: Namespace, start: StartWorkflow) -> Result<Accepted, CallError> {
-        let workflow_id = WorkflowId::parse(&start.workflow_id).map_err(|e| Rejection::Invalid(e.to_string()))?;
-        let target = Target { namespace, workflow_id, run_id: None };
+    pub async fn start(
+        &self,
+        namespace: Namespace,
+        start: StartWorkflow,
+    ) -> Result<Accepted, CallError> {
+        let workflow_id =
+            WorkflowId::parse(&start.workflow_id).map_err(|e| Rejection::Invalid(e.to_string()))?;
+        let target = Target {
+            namespace,
+            workflow_id,
+            run_id: None,
+        };
         self.request(target, Request::Start(Box::new(start))).await
     }
 
@@ -175,7 +188,16 @@ impl Handle {
     ) -> Result<Session, CallError> {
         let (tasks_tx, tasks) = mpsc::unbounded_channel();
         let (reply, answer) = oneshot::channel();
-        self.send(Call::Attach { namespace, queue, poller: Poller { identity, window, tasks: tasks_tx }, reply })?;
+        self.send(Call::Attach {
+            namespace,
+            queue,
+            poller: Poller {
+                identity,
+                window,
+                tasks: tasks_tx,
+            },
+            reply,
+        })?;
         let id = answer.await.map_err(|_| CallError::ShuttingDown)?;
         Ok(Session { id, tasks })
     }
@@ -192,9 +214,17 @@ impl Handle {
     }
 
     /// How many sessions are attached to a queue now, and since when there are none (`None` while there are some).
-    pub async fn presence(&self, namespace: Namespace, queue: TaskQueueName) -> Result<Presence, CallError> {
+    pub async fn presence(
+        &self,
+        namespace: Namespace,
+        queue: TaskQueueName,
+    ) -> Result<Presence, CallError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Call::Presence { namespace, queue, reply })?;
+        self.send(Call::Presence {
+            namespace,
+            queue,
+            reply,
+        })?;
         answer.await.map_err(|_| CallError::ShuttingDown)
     }
 
@@ -209,7 +239,11 @@ impl Handle {
     /// and whether it is closed. Drop the future to stop waiting.
     pub async fn watch(&self, target: Target, seen: u64) -> Result<Progress, CallError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Call::Watch { target, seen, reply })?;
+        self.send(Call::Watch {
+            target,
+            seen,
+            reply,
+        })?;
         answer.await.map_err(|_| CallError::ShuttingDown)?
     }
 
@@ -217,17 +251,26 @@ impl Handle {
     pub async fn state(&self, target: Target) -> Result<MutableState, CallError> {
         let (reply, answer) = oneshot::channel();
         self.send(Call::Inspect { target, reply })?;
-        answer.await.map_err(|_| CallError::ShuttingDown)?.map(|state| *state)
+        answer
+            .await
+            .map_err(|_| CallError::ShuttingDown)?
+            .map(|state| *state)
     }
 
     /// Which run a workflow id has now.
-    pub fn current_run(&self, namespace: &Namespace, workflow_id: &WorkflowId) -> Result<Option<RunId>, CallError> {
+    pub fn current_run(
+        &self,
+        namespace: &Namespace,
+        workflow_id: &WorkflowId,
+    ) -> Result<Option<RunId>, CallError> {
         let key = Key::CurrentRun {
             shard: self.shard_of(namespace, workflow_id),
             namespace: namespace.clone(),
             workflow_id: workflow_id.clone(),
         };
-        let Some(bytes) = self.store.get(&key)? else { return Ok(None) };
+        let Some(bytes) = self.store.get(&key)? else {
+            return Ok(None);
+        };
         let current = CurrentRun::decode(bytes).map_err(|e| corrupt(&key, &e))?;
         let run_id = <[u8; 16]>::try_from(&current.run_id[..]).map_err(|e| corrupt(&key, &e))?;
         Ok(Some(RunId(run_id)))
@@ -243,8 +286,14 @@ impl Handle {
                 None => return Ok(None),
             },
         };
-        let head = Key::RunHead { shard, namespace: target.namespace.clone(), run_id };
-        let Some(bytes) = self.store.get(&head)? else { return Ok(None) };
+        let head = Key::RunHead {
+            shard,
+            namespace: target.namespace.clone(),
+            run_id,
+        };
+        let Some(bytes) = self.store.get(&head)? else {
+            return Ok(None);
+        };
         let owner = RunHead::decode(bytes).map_err(|e| corrupt(&head, &e))?;
         if owner.workflow_id != target.workflow_id.as_str() {
             return Ok(None);
@@ -258,7 +307,13 @@ impl Handle {
             }
             match page.entries.last() {
                 Some((last, _)) if page.more => range = range.after(last),
-                _ => return Ok(Some(Run { workflow_id: target.workflow_id.clone(), run_id, records })),
+                _ => {
+                    return Ok(Some(Run {
+                        workflow_id: target.workflow_id.clone(),
+                        run_id,
+                        records,
+                    }));
+                }
             }
         }
     }
@@ -272,7 +327,11 @@ impl Handle {
                 all.push(Visibility::decode(bytes).map_err(|e| corrupt(&key, &e))?);
             }
         }
-        all.sort_by(|a, b| b.started_at.cmp(&a.started_at).then_with(|| a.run_id.cmp(&b.run_id)));
+        all.sort_by(|a, b| {
+            b.started_at
+                .cmp(&a.started_at)
+                .then_with(|| a.run_id.cmp(&b.run_id))
+        });
         all.truncate(limit);
         Ok(all)
     }
@@ -282,13 +341,19 @@ impl Handle {
         &self.store
     }
 
-    pub(crate) fn shard_of(&self, namespace: &Namespace, workflow_id: &WorkflowId) -> orchestrion_history::ids::ShardId {
+    pub(crate) fn shard_of(
+        &self,
+        namespace: &Namespace,
+        workflow_id: &WorkflowId,
+    ) -> orchestrion_history::ids::ShardId {
         orchestrion_history::ids::ShardId::of(namespace, workflow_id, self.shards)
     }
 
     fn send(&self, call: Call) -> Result<(), CallError> {
         self.inbox.try_send(call).map_err(|error| match error {
-            TrySendError::Full(_) => CallError::Busy { retry_after: Duration::from_millis(200) },
+            TrySendError::Full(_) => CallError::Busy {
+                retry_after: Duration::from_millis(200),
+            },
             TrySendError::Disconnected(_) => CallError::ShuttingDown,
         })
     }
@@ -317,6 +382,8 @@ fn corrupt(key: &Key, error: &dyn std::fmt::Display) -> StoreError {
         kind: StoreErrorKind::Corrupt,
         operation: "get",
         key: Some(key.to_string()),
-        message: format!("the value does not decode: {error}; restore the data folder from a backup"),
+        message: format!(
+            "the value does not decode: {error}; restore the data folder from a backup"
+        ),
     }
 }

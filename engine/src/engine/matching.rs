@@ -42,7 +42,11 @@ pub(super) struct Waiting {
 
 impl Waiting {
     pub(super) fn key(&self) -> AttemptKey {
-        AttemptKey { namespace: self.namespace.clone(), run_id: self.run_id, event_id: self.event_id }
+        AttemptKey {
+            namespace: self.namespace.clone(),
+            run_id: self.run_id,
+            event_id: self.event_id,
+        }
     }
 }
 
@@ -86,7 +90,11 @@ pub(super) struct Matching {
 impl Matching {
     fn queue(&mut self, key: &QueueKey, now: Timestamp) -> &mut Queue {
         if !self.queues.contains_key(key) {
-            let queue = Queue { waiting: BTreeMap::new(), sessions: VecDeque::new(), absent_since: Some(now) };
+            let queue = Queue {
+                waiting: BTreeMap::new(),
+                sessions: VecDeque::new(),
+                absent_since: Some(now),
+            };
             self.queues.insert(key.clone(), queue);
         }
         self.queues.get_mut(key).expect("inserted above")
@@ -105,13 +113,28 @@ impl Matching {
         let queue = self.queue(&key, now);
         queue.sessions.push_back(id);
         queue.absent_since = None;
-        self.sessions.insert(id, Attached { queue: key, identity, free: window, tasks, has: HashMap::new() });
+        self.sessions.insert(
+            id,
+            Attached {
+                queue: key,
+                identity,
+                free: window,
+                tasks,
+                has: HashMap::new(),
+            },
+        );
         id
     }
 
     /// Ends a session, and says what it had.
-    pub(super) fn detach(&mut self, id: SessionId, now: Timestamp) -> Vec<(AttemptKey, WorkflowId, i32)> {
-        let Some(session) = self.sessions.remove(&id) else { return Vec::new() };
+    pub(super) fn detach(
+        &mut self,
+        id: SessionId,
+        now: Timestamp,
+    ) -> Vec<(AttemptKey, WorkflowId, i32)> {
+        let Some(session) = self.sessions.remove(&id) else {
+            return Vec::new();
+        };
         if let Some(queue) = self.queues.get_mut(&session.queue) {
             queue.sessions.retain(|other| *other != id);
             if queue.sessions.is_empty() {
@@ -119,8 +142,12 @@ impl Matching {
             }
         }
         self.drop_if_idle(&session.queue);
-        let mut had: Vec<_> = session.has.into_iter().map(|(key, (workflow_id, attempt))| (key, workflow_id, attempt)).collect();
-        had.sort_by(|(a, ..), (b, ..)| (a.run_id, a.event_id).cmp(&(b.run_id, b.event_id)));
+        let mut had: Vec<_> = session
+            .has
+            .into_iter()
+            .map(|(key, (workflow_id, attempt))| (key, workflow_id, attempt))
+            .collect();
+        had.sort_by_key(|(key, ..)| (key.run_id, key.event_id));
         for (key, ..) in &had {
             self.owners.remove(key);
         }
@@ -136,7 +163,12 @@ impl Matching {
     /// Puts an attempt into its queue. It may be there already, or with a session that lost it.
     pub(super) fn add(&mut self, key: &QueueKey, waiting: Waiting, now: Timestamp) {
         self.disown(&waiting.key());
-        let place = (waiting.at, waiting.namespace.clone(), waiting.run_id, waiting.event_id);
+        let place = (
+            waiting.at,
+            waiting.namespace.clone(),
+            waiting.run_id,
+            waiting.event_id,
+        );
         self.queue(key, now).waiting.insert(place, waiting);
     }
 
@@ -144,20 +176,31 @@ impl Matching {
     pub(super) fn remove(&mut self, key: &QueueKey, attempt: &AttemptKey, at: Timestamp) {
         self.disown(attempt);
         if let Some(queue) = self.queues.get_mut(key) {
-            queue.waiting.remove(&(at, attempt.namespace.clone(), attempt.run_id, attempt.event_id));
+            queue.waiting.remove(&(
+                at,
+                attempt.namespace.clone(),
+                attempt.run_id,
+                attempt.event_id,
+            ));
         }
         self.drop_if_idle(key);
     }
 
     fn disown(&mut self, attempt: &AttemptKey) {
-        if let Some(session) = self.owners.remove(attempt).and_then(|owner| self.sessions.get_mut(&owner)) {
+        if let Some(session) = self
+            .owners
+            .remove(attempt)
+            .and_then(|owner| self.sessions.get_mut(&owner))
+        {
             session.has.remove(attempt);
         }
     }
 
     fn drop_if_idle(&mut self, key: &QueueKey) {
         // A queue somebody once served is kept: it remembers since when nobody does.
-        if self.queues.get(key).is_some_and(|q| q.waiting.is_empty() && q.sessions.is_empty() && q.absent_since.is_none()) {
+        if self.queues.get(key).is_some_and(|q| {
+            q.waiting.is_empty() && q.sessions.is_empty() && q.absent_since.is_none()
+        }) {
             self.queues.remove(key);
         }
     }
@@ -171,15 +214,24 @@ impl Matching {
         for _ in 0..queue.sessions.len() {
             let id = queue.sessions.pop_front()?;
             queue.sessions.push_back(id);
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            let Some(session) = self.sessions.get_mut(&id) else {
+                continue;
+            };
             if session.free == 0 || session.tasks.is_closed() {
                 continue;
             }
             let (_, waiting) = queue.waiting.pop_first()?;
             session.free -= 1;
-            session.has.insert(waiting.key(), (waiting.workflow_id.clone(), waiting.attempt));
+            session.has.insert(
+                waiting.key(),
+                (waiting.workflow_id.clone(), waiting.attempt),
+            );
             self.owners.insert(waiting.key(), id);
-            return Some(Match { session: id, identity: session.identity.clone(), waiting });
+            return Some(Match {
+                session: id,
+                identity: session.identity.clone(),
+                waiting,
+            });
         }
         None
     }
@@ -195,15 +247,21 @@ impl Matching {
 
     /// Hands a committed start to its session. `false`: the session is gone, the attempt must go back.
     pub(super) fn send(&mut self, session: SessionId, dispatch: Dispatch) -> bool {
-        self.sessions.get(&session).is_some_and(|session| session.tasks.send(dispatch).is_ok())
+        self.sessions
+            .get(&session)
+            .is_some_and(|session| session.tasks.send(dispatch).is_ok())
     }
 
     pub(super) fn presence(&self, key: &QueueKey) -> Option<(usize, Option<Timestamp>)> {
-        self.queues.get(key).map(|queue| (queue.sessions.len(), queue.absent_since))
+        self.queues
+            .get(key)
+            .map(|queue| (queue.sessions.len(), queue.absent_since))
     }
 
     /// Queues in which tasks wait and that nobody serves.
-    pub(super) fn absent(&self) -> impl Iterator<Item = (&QueueKey, Timestamp, impl Iterator<Item = &Waiting>)> {
+    pub(super) fn absent(
+        &self,
+    ) -> impl Iterator<Item = (&QueueKey, Timestamp, impl Iterator<Item = &Waiting>)> {
         self.queues.iter().filter_map(|(key, queue)| {
             let since = queue.absent_since.filter(|_| !queue.waiting.is_empty())?;
             Some((key, since, queue.waiting.values()))
@@ -211,12 +269,23 @@ impl Matching {
     }
 
     pub(super) fn has_absent(&self) -> bool {
-        self.queues.values().any(|queue| queue.absent_since.is_some() && !queue.waiting.is_empty())
+        self.queues
+            .values()
+            .any(|queue| queue.absent_since.is_some() && !queue.waiting.is_empty())
     }
 
     pub(super) fn mark(&mut self, key: &QueueKey, waiting: &Waiting) {
-        let place = (waiting.at, waiting.namespace.clone(), waiting.run_id, waiting.event_id);
-        if let Some(waiting) = self.queues.get_mut(key).and_then(|queue| queue.waiting.get_mut(&place)) {
+        let place = (
+            waiting.at,
+            waiting.namespace.clone(),
+            waiting.run_id,
+            waiting.event_id,
+        );
+        if let Some(waiting) = self
+            .queues
+            .get_mut(key)
+            .and_then(|queue| queue.waiting.get_mut(&place))
+        {
             waiting.marked = true;
         }
     }
@@ -235,12 +304,18 @@ impl Matching {
 
     /// Queues with waiting tasks and sessions, for a round that must try them all.
     pub(super) fn busy_queues(&self) -> Vec<QueueKey> {
-        let busy = self.queues.iter().filter(|(_, queue)| !queue.waiting.is_empty() && !queue.sessions.is_empty());
+        let busy = self
+            .queues
+            .iter()
+            .filter(|(_, queue)| !queue.waiting.is_empty() && !queue.sessions.is_empty());
         busy.map(|(key, _)| key.clone()).collect()
     }
 
     /// Tasks waiting over all queues, and sessions attached.
     pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.queues.values().map(|queue| queue.waiting.len()).sum(), self.sessions.len())
+        (
+            self.queues.values().map(|queue| queue.waiting.len()).sum(),
+            self.sessions.len(),
+        )
     }
 }

@@ -37,9 +37,11 @@ use orchestrion_history::ids::Namespace;
 use orchestrion_history::limits::Limits;
 use orchestrion_history::store::{Key, Store, StoreError};
 
-pub use self::core::Core;
-pub use self::handle::{Accepted, CallError, Dispatch, Handle, Presence, Progress, Session, SessionId, Target};
 use self::call::Call;
+pub use self::core::Core;
+pub use self::handle::{
+    Accepted, CallError, Dispatch, Handle, Presence, Progress, Session, SessionId, Target,
+};
 use crate::orchestration::Effect;
 use crate::seams::{Chance, Clock};
 
@@ -119,7 +121,11 @@ impl Engine {
         options: EngineOptions,
     ) -> Result<Self, StoreError> {
         let (inbox, calls) = crossbeam_channel::bounded(options.inbox_calls_max);
-        let handle = Handle { inbox, store: store.clone(), shards: options.shards };
+        let handle = Handle {
+            inbox,
+            store: store.clone(),
+            shards: options.shards,
+        };
         let mut core = Core::recover(store, chance, surroundings, options, clock.now())?;
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
@@ -130,7 +136,10 @@ impl Engine {
                 key: None,
                 message: format!("the engine's thread did not start: {error}"),
             })?;
-        Ok(Self { handle, thread: Some(thread) })
+        Ok(Self {
+            handle,
+            thread: Some(thread),
+        })
     }
 
     /// The door.

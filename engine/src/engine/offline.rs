@@ -85,7 +85,9 @@ impl Core {
         let execution = self.executions.get(&run)?;
         let interpreter = execution.interpreter.as_ref()?;
         let activity = execution.state.activities.get(&event_id)?;
-        let reverts = activity.activity_id.starts_with(crate::orchestration::REVERT_ID_PREFIX);
+        let reverts = activity
+            .activity_id
+            .starts_with(crate::orchestration::REVERT_ID_PREFIX);
         (!reverts).then(|| Duration::from_millis(interpreter.options().grace_ms))
     }
 
@@ -98,13 +100,17 @@ impl Core {
 
 fn offline_failure(grace: Duration) -> Failure {
     Failure {
-        message: format!("service remained unhealthy while exceeding maximum duration of {grace:?}"),
+        message: format!(
+            "service remained unhealthy while exceeding maximum duration of {grace:?}"
+        ),
         source: "Server".to_owned(),
-        failure_info: Some(FailureInfo::ApplicationFailureInfo(ApplicationFailureInfo {
-            r#type: "ServiceOffline".to_owned(),
-            non_retryable: true,
-            ..Default::default()
-        })),
+        failure_info: Some(FailureInfo::ApplicationFailureInfo(
+            ApplicationFailureInfo {
+                r#type: "ServiceOffline".to_owned(),
+                non_retryable: true,
+                ..Default::default()
+            },
+        )),
         ..Default::default()
     }
 }

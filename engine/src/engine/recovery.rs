@@ -60,10 +60,19 @@ impl Core {
         for shard in (0..self.options.shards).map(ShardId) {
             let store = self.store.clone();
             each(&*store, KeyRange::timers(shard), |key, value| {
-                let Key::Timer { due, namespace, run_id, .. } = key else { return Ok(()) };
+                let Key::Timer {
+                    due,
+                    namespace,
+                    run_id,
+                    ..
+                } = key
+                else {
+                    return Ok(());
+                };
                 let text = std::str::from_utf8(value).map_err(|e| damaged(key, &e))?;
                 let workflow_id = WorkflowId::parse(text).map_err(|e| damaged(key, &e))?;
-                self.timers.set(namespace, *run_id, &workflow_id, Some(*due));
+                self.timers
+                    .set(namespace, *run_id, &workflow_id, Some(*due));
                 Ok(())
             })?;
             each(&*store, KeyRange::queues(shard), |key, value| {
@@ -77,8 +86,25 @@ impl Core {
         Ok(())
     }
 
-    fn requeue(&mut self, round: &mut Round, key: &Key, value: &Bytes, now: Timestamp) -> Result<(), StoreError> {
-        let Key::Queue { namespace, kind: QueueKind::Activity, queue, at, run_id, event_id, .. } = key else { return Ok(()) };
+    fn requeue(
+        &mut self,
+        round: &mut Round,
+        key: &Key,
+        value: &Bytes,
+        now: Timestamp,
+    ) -> Result<(), StoreError> {
+        let Key::Queue {
+            namespace,
+            kind: QueueKind::Activity,
+            queue,
+            at,
+            run_id,
+            event_id,
+            ..
+        } = key
+        else {
+            return Ok(());
+        };
         let (workflow_id, attempt, is_waiting) =
             read_queue_value(value).ok_or_else(|| damaged(key, &"its value is too short"))?;
         let task = Waiting {
@@ -95,7 +121,10 @@ impl Core {
         }
         if is_waiting {
             let tenant = (!builtin::is_shared_queue(queue.as_str())).then(|| namespace.clone());
-            let key = QueueKey { namespace: tenant, queue: queue.clone() };
+            let key = QueueKey {
+                namespace: tenant,
+                queue: queue.clone(),
+            };
             self.matching.add(&key, task, now);
         } else {
             round.inner.push_back(Inner {
@@ -120,7 +149,10 @@ impl Core {
             if heads.entries.is_empty() || self.has_listing(shard)? {
                 continue;
             }
-            tracing::warn!(shard = shard.0, "indexes are missing: rebuilding them from the journals");
+            tracing::warn!(
+                shard = shard.0,
+                "indexes are missing: rebuilding them from the journals"
+            );
             let mut round = Round::new(now);
             let mut pending = 0;
             each(&*store, KeyRange::run_heads(shard), |key, value| {
@@ -143,15 +175,32 @@ impl Core {
     }
 
     fn has_listing(&self, shard: ShardId) -> Result<bool, StoreError> {
-        Ok(!self.store.scan(&KeyRange::listings(shard), 1, false)?.entries.is_empty())
+        Ok(!self
+            .store
+            .scan(&KeyRange::listings(shard), 1, false)?
+            .entries
+            .is_empty())
     }
 
     /// One run's entries. A run whose journal does not fold is quarantined by the attempt to load it.
     fn reindex(&mut self, round: &mut Round, shard: ShardId, key: &Key, value: &Bytes) {
-        let Key::RunHead { namespace, run_id, .. } = key else { return };
-        let Ok(head) = RunHead::decode(&value[..]) else { return };
-        let Ok(workflow_id) = WorkflowId::parse(&head.workflow_id) else { return };
-        let target = Target { namespace: namespace.clone(), workflow_id: workflow_id.clone(), run_id: Some(*run_id) };
+        let Key::RunHead {
+            namespace, run_id, ..
+        } = key
+        else {
+            return;
+        };
+        let Ok(head) = RunHead::decode(&value[..]) else {
+            return;
+        };
+        let Ok(workflow_id) = WorkflowId::parse(&head.workflow_id) else {
+            return;
+        };
+        let target = Target {
+            namespace: namespace.clone(),
+            workflow_id: workflow_id.clone(),
+            run_id: Some(*run_id),
+        };
         let run = match self.find(&target) {
             Ok(run) => run,
             Err(error) => {
@@ -160,14 +209,32 @@ impl Core {
             }
         };
         let state = &self.executions[&run].state;
-        let key = Key::Visibility { shard, namespace: namespace.clone(), started: Timestamp(state.started_at), run_id: *run_id };
-        round.index_put(key, visibility(&run, &workflow_id, state).encode_to_vec().into());
+        let key = Key::Visibility {
+            shard,
+            namespace: namespace.clone(),
+            started: Timestamp(state.started_at),
+            run_id: *run_id,
+        };
+        round.index_put(
+            key,
+            visibility(&run, &workflow_id, state).encode_to_vec().into(),
+        );
         if let Some(due) = state.next_due() {
             let value = Bytes::copy_from_slice(workflow_id.as_str().as_bytes());
-            round.index_put(Key::Timer { shard, due, namespace: namespace.clone(), run_id: *run_id }, value);
+            round.index_put(
+                Key::Timer {
+                    shard,
+                    due,
+                    namespace: namespace.clone(),
+                    run_id: *run_id,
+                },
+                value,
+            );
         }
         for entry in tasks::all(state) {
-            let Ok(queue) = orchestrion_history::ids::TaskQueueName::parse(&entry.queue) else { continue };
+            let Ok(queue) = orchestrion_history::ids::TaskQueueName::parse(&entry.queue) else {
+                continue;
+            };
             let key = Key::Queue {
                 shard,
                 namespace: namespace.clone(),
@@ -208,6 +275,8 @@ fn damaged(key: &Key, why: &dyn std::fmt::Display) -> StoreError {
         kind: StoreErrorKind::Corrupt,
         operation: "recover",
         key: Some(key.to_string()),
-        message: format!("the index entry does not read: {why}; stop the server and delete its indexes with `orchestrion reindex`"),
+        message: format!(
+            "the index entry does not read: {why}; stop the server and delete its indexes with `orchestrion reindex`"
+        ),
     }
 }

@@ -18,10 +18,19 @@ pub(super) type RunKey = (Namespace, RunId);
 
 /// An answer that waits for the commit.
 pub(super) enum Answer {
-    Accepted(oneshot::Sender<Result<Accepted, CallError>>, Result<Accepted, CallError>),
+    Accepted(
+        oneshot::Sender<Result<Accepted, CallError>>,
+        Result<Accepted, CallError>,
+    ),
     Put(oneshot::Sender<Result<(), CallError>>),
-    Watched(oneshot::Sender<Result<Progress, CallError>>, Result<Progress, CallError>),
-    State(oneshot::Sender<Result<Box<MutableState>, CallError>>, Result<Box<MutableState>, CallError>),
+    Watched(
+        oneshot::Sender<Result<Progress, CallError>>,
+        Result<Progress, CallError>,
+    ),
+    State(
+        oneshot::Sender<Result<Box<MutableState>, CallError>>,
+        Result<Box<MutableState>, CallError>,
+    ),
 }
 
 impl Answer {
@@ -88,17 +97,34 @@ pub(super) struct Round {
 
 impl Round {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { now, ..Self::default() }
+        Self {
+            now,
+            ..Self::default()
+        }
     }
 
     /// Adds records to a run's entry. Answers whether the run is new to this round.
-    pub(super) fn append(&mut self, shard: ShardId, run: &RunKey, workflow_id: &WorkflowId, first_seq: u64, records: Vec<Record>) {
+    pub(super) fn append(
+        &mut self,
+        shard: ShardId,
+        run: &RunKey,
+        workflow_id: &WorkflowId,
+        first_seq: u64,
+        records: Vec<Record>,
+    ) {
         if let Some(appended) = self.appended.get_mut(run) {
             appended.records.extend(records);
             return;
         }
         self.touched.push((run.clone(), workflow_id.clone()));
-        self.appended.insert(run.clone(), Appended { shard, first_seq, records });
+        self.appended.insert(
+            run.clone(),
+            Appended {
+                shard,
+                first_seq,
+                records,
+            },
+        );
     }
 
     pub(super) fn put(&mut self, shard: ShardId, key: Key, value: Bytes) {
@@ -125,14 +151,25 @@ impl Round {
 
     /// Replaces an index key that stands already: a later removal has to be written.
     pub(super) fn index_replace(&mut self, key: Key, value: Bytes) {
-        self.index.entry(key).and_modify(|(old, _)| *old = Some(value.clone())).or_insert((Some(value), false));
+        self.index
+            .entry(key)
+            .and_modify(|(old, _)| *old = Some(value.clone()))
+            .or_insert((Some(value), false));
     }
 
     /// The batch, and what it holds for each shard; `None` when there is nothing to write.
     pub(super) fn batch(&mut self, ranges: &[RangeId]) -> Option<Batch> {
         for ((namespace, run_id), appended) in self.appended.drain() {
-            let key = Key::Journal { shard: appended.shard, namespace, run_id, first_seq: appended.first_seq };
-            self.ops.entry(appended.shard).or_default().push(Op::Put(key, encode_entry(&appended.records)));
+            let key = Key::Journal {
+                shard: appended.shard,
+                namespace,
+                run_id,
+                first_seq: appended.first_seq,
+            };
+            self.ops
+                .entry(appended.shard)
+                .or_default()
+                .push(Op::Put(key, encode_entry(&appended.records)));
         }
         for (key, (value, _)) in self.index.drain() {
             let Some(shard) = key.shard() else { continue };
@@ -146,7 +183,13 @@ impl Round {
             return None;
         }
         let ops = std::mem::take(&mut self.ops);
-        let shards = ops.into_iter().map(|(shard, ops)| ShardWrite { shard, range: ranges[usize::from(shard.0)], ops });
-        Some(Batch { shards: shards.collect() })
+        let shards = ops.into_iter().map(|(shard, ops)| ShardWrite {
+            shard,
+            range: ranges[usize::from(shard.0)],
+            ops,
+        });
+        Some(Batch {
+            shards: shards.collect(),
+        })
     }
 }

@@ -16,7 +16,13 @@ pub(super) struct Timers {
 
 impl Timers {
     /// The run's next instant; `None` removes it.
-    pub(super) fn set(&mut self, namespace: &Namespace, run_id: RunId, workflow_id: &WorkflowId, due: Option<Timestamp>) {
+    pub(super) fn set(
+        &mut self,
+        namespace: &Namespace,
+        run_id: RunId,
+        workflow_id: &WorkflowId,
+        due: Option<Timestamp>,
+    ) {
         let run = (namespace.clone(), run_id);
         if let Some((old, _)) = self.by_run.remove(&run) {
             self.by_due.remove(&(old, run_id, namespace.clone()));
@@ -33,7 +39,11 @@ impl Timers {
 
     /// The runs due by `now`, earliest first, at most `max`. They stay until their state says otherwise.
     pub(super) fn due(&self, now: Timestamp, max: usize) -> Vec<(Namespace, WorkflowId, RunId)> {
-        let due = self.by_due.iter().take_while(|(due, ..)| *due <= now).take(max);
+        let due = self
+            .by_due
+            .iter()
+            .take_while(|(due, ..)| *due <= now)
+            .take(max);
         due.filter_map(|(_, run_id, namespace)| {
             let (_, workflow_id) = self.by_run.get(&(namespace.clone(), *run_id))?;
             Some((namespace.clone(), workflow_id.clone(), *run_id))

@@ -84,6 +84,11 @@ async fn work(
     task: Dispatch,
 ) {
     let answer = match read_json::<Submission>(task.input.as_ref()) {
+        Ok(_) if services(&task.namespace).is_empty() => Err(failure(
+            "Refused",
+            "the project has no services: register one first".to_owned(),
+            None,
+        )),
         Ok(submission) => {
             let feedback = feedback_of(task.last_failure.as_ref());
             let request = PlanRequest {

@@ -35,7 +35,7 @@ use super::workflow_task::BadCommand;
 use crate::draft::Draft;
 use crate::request::{
     ActivityRef, CompleteActivity, ConfirmActivityCanceled, FailActivity, HeartbeatActivity,
-    MarkActivityWaiting, Rejection, ReportActivityProgress, Reply, ReturnActivityAttempt,
+    MarkActivityWaiting, Rejection, Reply, ReportActivityProgress, ReturnActivityAttempt,
     StartActivityAttempt, Transition,
 };
 use crate::state::{
@@ -58,13 +58,23 @@ pub(super) fn schedule(
         cause: WorkflowTaskFailedCause::BadScheduleActivityAttributes,
         message: format!("activity {:?}: {message}", command.activity_id),
     };
-    let activity_type = command.activity_type.as_ref().map_or("", |t| t.name.as_str());
-    for (what, value) in [("id", command.activity_id.as_str()), ("type", activity_type)] {
+    let activity_type = command
+        .activity_type
+        .as_ref()
+        .map_or("", |t| t.name.as_str());
+    for (what, value) in [
+        ("id", command.activity_id.as_str()),
+        ("type", activity_type),
+    ] {
         if value.is_empty() {
             return Err(bad(format!("its {what} is empty")));
         }
         if value.len() > context.limits.id_bytes_max {
-            return Err(bad(format!("its {what} has {} bytes, at most {} are allowed", value.len(), context.limits.id_bytes_max)));
+            return Err(bad(format!(
+                "its {what} has {} bytes, at most {} are allowed",
+                value.len(),
+                context.limits.id_bytes_max
+            )));
         }
     }
     let id_open = draft.state.activity_ids.get(&command.activity_id);
@@ -76,21 +86,29 @@ pub(super) fn schedule(
             message: format!("activity {:?} is already pending", command.activity_id),
         });
     }
-    let pending = draft.state.activities.len() + draft.scheduled.len() - draft.closed_activities.len();
+    let pending =
+        draft.state.activities.len() + draft.scheduled.len() - draft.closed_activities.len();
     if pending >= context.limits.pending_activities_max {
         return Err(BadCommand {
             cause: WorkflowTaskFailedCause::PendingActivitiesLimitExceeded,
-            message: format!("{} activities are pending, no more are allowed", context.limits.pending_activities_max),
+            message: format!(
+                "{} activities are pending, no more are allowed",
+                context.limits.pending_activities_max
+            ),
         });
     }
     let timeouts = Timeouts::normalise(command, draft.state).map_err(bad)?;
     let retry = normalise_retry(command.retry_policy.as_ref()).map_err(bad)?;
-    let queue = command.task_queue.clone().filter(|queue| !queue.name.is_empty()).unwrap_or_else(|| {
-        orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue {
-            name: draft.state.task_queue.clone(),
-            ..Default::default()
-        }
-    });
+    let queue = command
+        .task_queue
+        .clone()
+        .filter(|queue| !queue.name.is_empty())
+        .unwrap_or_else(
+            || orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue {
+                name: draft.state.task_queue.clone(),
+                ..Default::default()
+            },
+        );
     let id = draft.event(
         EventType::ActivityTaskScheduled,
         Attributes::ActivityTaskScheduledEventAttributes(ActivityTaskScheduledEventAttributes {
@@ -123,10 +141,19 @@ struct Timeouts {
 
 impl Timeouts {
     /// The rules of `temporal-wire` section 2.1: one of two is required, what is missing is derived, all are capped.
-    fn normalise(command: &ScheduleActivityTaskCommandAttributes, state: &MutableState) -> Result<Self, String> {
+    fn normalise(
+        command: &ScheduleActivityTaskCommandAttributes,
+        state: &MutableState,
+    ) -> Result<Self, String> {
         let given = [
-            ("schedule-to-close", command.schedule_to_close_timeout.as_ref()),
-            ("schedule-to-start", command.schedule_to_start_timeout.as_ref()),
+            (
+                "schedule-to-close",
+                command.schedule_to_close_timeout.as_ref(),
+            ),
+            (
+                "schedule-to-start",
+                command.schedule_to_start_timeout.as_ref(),
+            ),
             ("start-to-close", command.start_to_close_timeout.as_ref()),
             ("heartbeat", command.heartbeat_timeout.as_ref()),
         ];
@@ -139,11 +166,20 @@ impl Timeouts {
         if close == 0 && start_close == 0 {
             return Err("it needs a schedule-to-close or a start-to-close timeout".to_owned());
         }
-        let run = (state.run_deadline > 0).then(|| state.run_deadline - state.started_at).unwrap_or_default();
+        let run = if state.run_deadline > 0 {
+            state.run_deadline - state.started_at
+        } else {
+            0
+        };
         let schedule_to_close = cap(close, run);
         let schedule_to_start = cap(start, first(schedule_to_close, run));
         let start_to_close = cap(start_close, first(schedule_to_close, run));
-        Ok(Self { schedule_to_close, schedule_to_start, start_to_close, heartbeat: cap_some(heartbeat, start_to_close) })
+        Ok(Self {
+            schedule_to_close,
+            schedule_to_start,
+            start_to_close,
+            heartbeat: cap_some(heartbeat, start_to_close),
+        })
     }
 }
 
@@ -175,9 +211,16 @@ fn normalise_retry(policy: Option<&RetryPolicy>) -> Result<RetryPolicy, String> 
         0 => initial.saturating_mul(100),
         nanos => nanos,
     };
-    let factor = if policy.backoff_coefficient == 0.0 { 2.0 } else { policy.backoff_coefficient };
+    let factor = if policy.backoff_coefficient == 0.0 {
+        2.0
+    } else {
+        policy.backoff_coefficient
+    };
     if initial < 0 || maximum < initial {
-        return Err("its retry policy's intervals must be positive, the maximum not below the initial".to_owned());
+        return Err(
+            "its retry policy's intervals must be positive, the maximum not below the initial"
+                .to_owned(),
+        );
     }
     if factor < 1.0 || !factor.is_finite() {
         return Err("its retry policy's backoff coefficient must be at least 1".to_owned());
@@ -202,21 +245,30 @@ pub(super) fn request_cancel(
         cause: WorkflowTaskFailedCause::BadRequestCancelActivityAttributes,
         message: format!("activity of event {scheduled_event_id}: {why}"),
     };
-    let scheduled_now = draft.scheduled.iter().find(|(_, id)| **id == scheduled_event_id);
+    let scheduled_now = draft
+        .scheduled
+        .iter()
+        .find(|(_, id)| **id == scheduled_event_id);
     let state = draft.state;
     let activity = state.activities.get(&scheduled_event_id);
-    if (activity.is_none() && scheduled_now.is_none()) || draft.closed_activities.contains(&scheduled_event_id) {
+    if (activity.is_none() && scheduled_now.is_none())
+        || draft.closed_activities.contains(&scheduled_event_id)
+    {
         return Err(bad("it is not pending"));
     }
-    if activity.is_some_and(|a| a.cancel_requested_event_id != 0) || !draft.cancels.insert(scheduled_event_id) {
+    if activity.is_some_and(|a| a.cancel_requested_event_id != 0)
+        || !draft.cancels.insert(scheduled_event_id)
+    {
         return Err(bad("its cancellation was requested before"));
     }
     let requested = draft.event(
         EventType::ActivityTaskCancelRequested,
-        Attributes::ActivityTaskCancelRequestedEventAttributes(ActivityTaskCancelRequestedEventAttributes {
-            scheduled_event_id,
-            workflow_task_completed_event_id: completed_event_id,
-        }),
+        Attributes::ActivityTaskCancelRequestedEventAttributes(
+            ActivityTaskCancelRequestedEventAttributes {
+                scheduled_event_id,
+                workflow_task_completed_event_id: completed_event_id,
+            },
+        ),
     );
     let idle = activity.is_none_or(|a| matches!(a.stage, Stage::Queued | Stage::Backoff { .. }));
     if idle {
@@ -236,27 +288,44 @@ pub(super) fn request_cancel(
 // ---- requests ------------------------------------------------------------------------------------
 
 fn not_found(why: impl Into<String>) -> Rejection {
-    Rejection::NotFound { what: "activity", why: why.into() }
+    Rejection::NotFound {
+        what: "activity",
+        why: why.into(),
+    }
 }
 
 /// The activity a reference means. A settled one is closed for everybody but the flush.
-fn find<'a>(state: &'a MutableState, reference: &ActivityRef) -> Result<(i64, &'a Activity), Rejection> {
+fn find<'a>(
+    state: &'a MutableState,
+    reference: &ActivityRef,
+) -> Result<(i64, &'a Activity), Rejection> {
     let id = match reference {
         ActivityRef::Id(id) => *state
             .activity_ids
             .get(id)
             .ok_or_else(|| not_found(format!("{id:?} is not pending; it may have closed")))?,
-        ActivityRef::Scheduled(id) | ActivityRef::Attempt { scheduled_event_id: id, .. } => *id,
+        ActivityRef::Scheduled(id)
+        | ActivityRef::Attempt {
+            scheduled_event_id: id,
+            ..
+        } => *id,
     };
     let activity = state
         .activities
         .get(&id)
         .filter(|activity| !matches!(activity.stage, Stage::Settled { .. }))
-        .ok_or_else(|| not_found(format!("the activity of event {id} is not pending; it may have closed")))?;
+        .ok_or_else(|| {
+            not_found(format!(
+                "the activity of event {id} is not pending; it may have closed"
+            ))
+        })?;
     if let ActivityRef::Attempt { attempt, .. } = reference {
-        let running = matches!(activity.stage, Stage::Started { .. }) && activity.attempt == *attempt;
+        let running =
+            matches!(activity.stage, Stage::Started { .. }) && activity.attempt == *attempt;
         if !running {
-            return Err(not_found(format!("attempt {attempt} of event {id} is not running; it may have timed out")));
+            return Err(not_found(format!(
+                "attempt {attempt} of event {id} is not running; it may have timed out"
+            )));
         }
     }
     Ok((id, activity))
@@ -270,25 +339,43 @@ pub(super) fn start(
     let id = request.scheduled_event_id;
     let (_, activity) = find(state, &ActivityRef::Scheduled(id))?;
     if activity.attempt != request.attempt {
-        return Err(not_found(format!("attempt {} of event {id} is over", request.attempt)));
+        return Err(not_found(format!(
+            "attempt {} of event {id} is over",
+            request.attempt
+        )));
     }
     let mut draft = Draft::new(state, context);
     match &activity.stage {
         Stage::Queued => {}
         Stage::Started { request_id, .. } if *request_id == request.request_id => {
-            return Ok(Transition { records: Vec::new(), reply: Reply::Repeated });
+            return Ok(Transition {
+                records: Vec::new(),
+                reply: Reply::Repeated,
+            });
         }
         // Its worker's connection ended with the engine that knew of it.
-        Stage::Started { on_stream: true, .. } if request.on_stream => {
-            draft.note(note::Kind::ActivityAttemptReturned(ActivityAttemptReturned {
-                scheduled_event_id: id,
-                attempt: activity.attempt,
-                reason: "the engine restarted".to_owned(),
-            }));
+        Stage::Started {
+            on_stream: true, ..
+        } if request.on_stream => {
+            draft.note(note::Kind::ActivityAttemptReturned(
+                ActivityAttemptReturned {
+                    scheduled_event_id: id,
+                    attempt: activity.attempt,
+                    reason: "the engine restarted".to_owned(),
+                },
+            ));
         }
-        Stage::Started { .. } => return Err(not_found(format!("attempt {} of event {id} already started", request.attempt))),
+        Stage::Started { .. } => {
+            return Err(not_found(format!(
+                "attempt {} of event {id} already started",
+                request.attempt
+            )));
+        }
         Stage::Backoff { .. } | Stage::Settled { .. } => {
-            return Err(not_found(format!("attempt {} of event {id} is not due", request.attempt)));
+            return Err(not_found(format!(
+                "attempt {} of event {id} is not due",
+                request.attempt
+            )));
         }
     }
     draft.note(note::Kind::ActivityAttemptStarted(ActivityAttemptStarted {
@@ -308,22 +395,34 @@ pub(super) fn complete(
 ) -> Result<Transition, Rejection> {
     let (id, activity) = find(state, &request.activity)?;
     let mut draft = Draft::new(state, context);
-    let close = Attributes::ActivityTaskCompletedEventAttributes(ActivityTaskCompletedEventAttributes {
-        result: request.result.clone(),
-        scheduled_event_id: id,
-        identity: request.identity.clone(),
-        ..Default::default()
-    });
+    let close =
+        Attributes::ActivityTaskCompletedEventAttributes(ActivityTaskCompletedEventAttributes {
+            result: request.result.clone(),
+            scheduled_event_id: id,
+            identity: request.identity.clone(),
+            ..Default::default()
+        });
     // A late answer closes an attempt that timed out: history still needs the start before the close.
     let start = start_event(id, activity, &request.identity);
-    draft.from_outside(context, vec![start, (context.now.0, EventType::ActivityTaskCompleted, close)]);
+    draft.happened_outside(
+        context,
+        vec![
+            start,
+            (context.now.0, EventType::ActivityTaskCompleted, close),
+        ],
+    );
     Ok(draft.finish(Reply::Done))
 }
 
 /// The late `ActivityTaskStarted`.
 fn start_event(id: i64, activity: &Activity, identity: &str) -> (i64, EventType, Attributes) {
     let (at, identity, request_id) = match &activity.stage {
-        Stage::Started { at, identity, request_id, .. } => (*at, identity.as_str(), request_id.as_str()),
+        Stage::Started {
+            at,
+            identity,
+            request_id,
+            ..
+        } => (*at, identity.as_str(), request_id.as_str()),
         _ => (activity.attempt_scheduled_at, identity, ""),
     };
     let attributes = ActivityTaskStartedEventAttributes {
@@ -334,7 +433,11 @@ fn start_event(id: i64, activity: &Activity, identity: &str) -> (i64, EventType,
         last_failure: activity.last_failure.get(),
         ..Default::default()
     };
-    (at, EventType::ActivityTaskStarted, Attributes::ActivityTaskStartedEventAttributes(attributes))
+    (
+        at,
+        EventType::ActivityTaskStarted,
+        Attributes::ActivityTaskStartedEventAttributes(attributes),
+    )
 }
 
 pub(super) fn fail(
@@ -352,17 +455,26 @@ pub(super) fn fail(
         }));
     }
     match next_attempt(activity, &request.failure, draft.now) {
-        Next::At(retry_at) => draft.note(attempt_failed(id, activity, request.failure.clone(), retry_at)),
+        Next::At(retry_at) => draft.note(attempt_failed(
+            id,
+            activity,
+            request.failure.clone(),
+            retry_at,
+        )),
         Next::Never(retry_state) => {
-            let close = Attributes::ActivityTaskFailedEventAttributes(ActivityTaskFailedEventAttributes {
-                failure: Some(request.failure.clone()),
-                scheduled_event_id: id,
-                identity: request.identity.clone(),
-                retry_state: retry_state.into(),
-                ..Default::default()
-            });
+            let close =
+                Attributes::ActivityTaskFailedEventAttributes(ActivityTaskFailedEventAttributes {
+                    failure: Some(request.failure.clone()),
+                    scheduled_event_id: id,
+                    identity: request.identity.clone(),
+                    retry_state: retry_state.into(),
+                    ..Default::default()
+                });
             let start = start_event(id, activity, &request.identity);
-            draft.from_outside(context, vec![start, (context.now.0, EventType::ActivityTaskFailed, close)]);
+            draft.happened_outside(
+                context,
+                vec![start, (context.now.0, EventType::ActivityTaskFailed, close)],
+            );
         }
     }
     Ok(draft.finish(Reply::Done))
@@ -389,15 +501,22 @@ pub(super) fn confirm_canceled(
         )));
     }
     let mut draft = Draft::new(state, context);
-    let close = Attributes::ActivityTaskCanceledEventAttributes(ActivityTaskCanceledEventAttributes {
-        details: request.details.clone(),
-        latest_cancel_requested_event_id: activity.cancel_requested_event_id,
-        scheduled_event_id: id,
-        identity: request.identity.clone(),
-        ..Default::default()
-    });
+    let close =
+        Attributes::ActivityTaskCanceledEventAttributes(ActivityTaskCanceledEventAttributes {
+            details: request.details.clone(),
+            latest_cancel_requested_event_id: activity.cancel_requested_event_id,
+            scheduled_event_id: id,
+            identity: request.identity.clone(),
+            ..Default::default()
+        });
     let start = start_event(id, activity, &request.identity);
-    draft.from_outside(context, vec![start, (context.now.0, EventType::ActivityTaskCanceled, close)]);
+    draft.happened_outside(
+        context,
+        vec![
+            start,
+            (context.now.0, EventType::ActivityTaskCanceled, close),
+        ],
+    );
     Ok(draft.finish(Reply::Done))
 }
 
@@ -416,7 +535,9 @@ pub(super) fn heartbeat(
         attempt: activity.attempt,
         details: request.details.clone(),
     }));
-    Ok(draft.finish(Reply::Heartbeat { cancel_requested: activity.cancel_requested_event_id != 0 }))
+    Ok(draft.finish(Reply::Heartbeat {
+        cancel_requested: activity.cancel_requested_event_id != 0,
+    }))
 }
 
 pub(super) fn progress(
@@ -440,14 +561,19 @@ pub(super) fn give_back(
     request: &ReturnActivityAttempt,
 ) -> Result<Transition, Rejection> {
     let mut draft = Draft::new(state, context);
-    let running = ActivityRef::Attempt { scheduled_event_id: request.scheduled_event_id, attempt: request.attempt };
+    let running = ActivityRef::Attempt {
+        scheduled_event_id: request.scheduled_event_id,
+        attempt: request.attempt,
+    };
     // Overtaken by its answer or its time-out: nothing to give back.
     if let Ok((id, activity)) = find(state, &running) {
-        draft.note(note::Kind::ActivityAttemptReturned(ActivityAttemptReturned {
-            scheduled_event_id: id,
-            attempt: activity.attempt,
-            reason: request.reason.clone(),
-        }));
+        draft.note(note::Kind::ActivityAttemptReturned(
+            ActivityAttemptReturned {
+                scheduled_event_id: id,
+                attempt: activity.attempt,
+                reason: request.reason.clone(),
+            },
+        ));
         if activity.cancel_requested_event_id != 0 {
             cancel_idle(&mut draft, context, id, activity.cancel_requested_event_id);
         }
@@ -457,12 +583,16 @@ pub(super) fn give_back(
 
 /// An attempt that will not be handed out again, because its cancellation was asked for.
 fn cancel_idle(draft: &mut Draft<'_>, context: &Context<'_>, id: i64, requested: i64) {
-    let close = Attributes::ActivityTaskCanceledEventAttributes(ActivityTaskCanceledEventAttributes {
-        latest_cancel_requested_event_id: requested,
-        scheduled_event_id: id,
-        ..Default::default()
-    });
-    draft.from_outside(context, vec![(context.now.0, EventType::ActivityTaskCanceled, close)]);
+    let close =
+        Attributes::ActivityTaskCanceledEventAttributes(ActivityTaskCanceledEventAttributes {
+            latest_cancel_requested_event_id: requested,
+            scheduled_event_id: id,
+            ..Default::default()
+        });
+    draft.happened_outside(
+        context,
+        vec![(context.now.0, EventType::ActivityTaskCanceled, close)],
+    );
 }
 
 pub(super) fn mark_waiting(
@@ -471,9 +601,14 @@ pub(super) fn mark_waiting(
     request: &MarkActivityWaiting,
 ) -> Result<Transition, Rejection> {
     let mut draft = Draft::new(state, context);
-    let queued = state.activities.get(&request.scheduled_event_id).is_some_and(|activity| {
-        activity.stage == Stage::Queued && activity.attempt == request.attempt && !activity.waiting
-    });
+    let queued = state
+        .activities
+        .get(&request.scheduled_event_id)
+        .is_some_and(|activity| {
+            activity.stage == Stage::Queued
+                && activity.attempt == request.attempt
+                && !activity.waiting
+        });
     if queued {
         draft.note(note::Kind::ActivityWaiting(ActivityWaiting {
             scheduled_event_id: request.scheduled_event_id,
@@ -510,7 +645,10 @@ fn next_attempt(activity: &Activity, failure: &Failure, now: i64) -> Next {
             return Next::Never(RetryState::NonRetryableFailure);
         }
         Some(FailureInfo::TimeoutFailureInfo(info))
-            if !matches!(info.timeout_type(), TimeoutType::StartToClose | TimeoutType::Heartbeat) =>
+            if !matches!(
+                info.timeout_type(),
+                TimeoutType::StartToClose | TimeoutType::Heartbeat
+            ) =>
         {
             return Next::Never(RetryState::Timeout);
         }
@@ -530,7 +668,11 @@ impl Retry {
     /// Nanoseconds to wait behind attempt `attempt`.
     pub fn wait(&self, attempt: i32) -> i64 {
         let wait = self.initial as f64 * self.factor.powi(attempt.saturating_sub(1).max(0));
-        if wait.is_finite() && wait < self.maximum as f64 { wait as i64 } else { self.maximum }
+        if wait.is_finite() && wait < self.maximum as f64 {
+            wait as i64
+        } else {
+            self.maximum
+        }
     }
 }
 
@@ -548,21 +690,39 @@ fn fire_one(draft: &mut Draft<'_>, context: &Context<'_>, id: i64, activity: &Ac
     let now = draft.now;
     let is_due = |from, timeout| after(from, timeout).is_some_and(|at| at <= now);
     if is_due(activity.scheduled_at, activity.schedule_to_close) {
-        return time_out(draft, context, id, activity, TimeoutType::ScheduleToClose, RetryState::Timeout);
+        return time_out(
+            draft,
+            context,
+            id,
+            activity,
+            TimeoutType::ScheduleToClose,
+            RetryState::Timeout,
+        );
     }
     match &activity.stage {
         Stage::Queued if is_due(activity.attempt_scheduled_at, activity.schedule_to_start) => {
-            time_out(draft, context, id, activity, TimeoutType::ScheduleToStart, RetryState::Timeout);
+            time_out(
+                draft,
+                context,
+                id,
+                activity,
+                TimeoutType::ScheduleToStart,
+                RetryState::Timeout,
+            );
         }
         // The attempt becomes takeable by its time alone; `tasks` puts it into its queue when a record says so.
         Stage::Backoff { until } if *until <= now => {
-            draft.note(note::Kind::ActivityAttemptReturned(ActivityAttemptReturned {
-                scheduled_event_id: id,
-                attempt: activity.attempt,
-                reason: "retry".to_owned(),
-            }));
+            draft.note(note::Kind::ActivityAttemptReturned(
+                ActivityAttemptReturned {
+                    scheduled_event_id: id,
+                    attempt: activity.attempt,
+                    reason: "retry".to_owned(),
+                },
+            ));
         }
-        Stage::Started { at, heartbeat_at, .. } => {
+        Stage::Started {
+            at, heartbeat_at, ..
+        } => {
             let kind = if is_due(*at, activity.start_to_close) {
                 TimeoutType::StartToClose
             } else if is_due(*heartbeat_at, activity.heartbeat) {
@@ -574,7 +734,9 @@ fn fire_one(draft: &mut Draft<'_>, context: &Context<'_>, id: i64, activity: &Ac
             let failure = wire::timeout_failure(kind, cause, activity.heartbeat_details.get());
             match next_attempt(activity, &failure, now) {
                 Next::At(retry_at) => draft.note(attempt_failed(id, activity, failure, retry_at)),
-                Next::Never(retry_state) => time_out(draft, context, id, activity, kind, retry_state),
+                Next::Never(retry_state) => {
+                    time_out(draft, context, id, activity, kind, retry_state)
+                }
             }
         }
         Stage::Queued | Stage::Backoff { .. } | Stage::Settled { .. } => {}
@@ -590,18 +752,23 @@ fn time_out(
     retry_state: RetryState,
 ) {
     let cause = activity.last_failure.get();
-    let close = Attributes::ActivityTaskTimedOutEventAttributes(ActivityTaskTimedOutEventAttributes {
-        failure: Some(wire::timeout_failure(kind, cause, activity.heartbeat_details.get())),
-        scheduled_event_id: id,
-        retry_state: retry_state.into(),
-        ..Default::default()
-    });
+    let close =
+        Attributes::ActivityTaskTimedOutEventAttributes(ActivityTaskTimedOutEventAttributes {
+            failure: Some(wire::timeout_failure(
+                kind,
+                cause,
+                activity.heartbeat_details.get(),
+            )),
+            scheduled_event_id: id,
+            retry_state: retry_state.into(),
+            ..Default::default()
+        });
     let mut events = Vec::with_capacity(2);
     if matches!(activity.stage, Stage::Started { .. }) {
         events.push(start_event(id, activity, ""));
     }
     events.push((draft.now, EventType::ActivityTaskTimedOut, close));
-    draft.from_outside(context, events);
+    draft.happened_outside(context, events);
 }
 
 // ---- apply -----------------------------------------------------------------------------------------
@@ -613,7 +780,9 @@ pub(super) fn apply(
     attributes: &Attributes,
 ) -> Result<(), String> {
     match attributes {
-        Attributes::ActivityTaskScheduledEventAttributes(scheduled) => apply_scheduled(state, event_id, at, scheduled),
+        Attributes::ActivityTaskScheduledEventAttributes(scheduled) => {
+            apply_scheduled(state, event_id, at, scheduled)
+        }
         Attributes::ActivityTaskStartedEventAttributes(started) => {
             let activity = open(state, started.scheduled_event_id)?;
             (started.attempt == activity.attempt)
@@ -642,7 +811,10 @@ pub(super) fn apply(
 }
 
 fn open(state: &mut MutableState, id: i64) -> Result<&mut Activity, String> {
-    state.activities.get_mut(&id).ok_or_else(|| format!("the activity of event {id} is not pending"))
+    state
+        .activities
+        .get_mut(&id)
+        .ok_or_else(|| format!("the activity of event {id} is not pending"))
 }
 
 fn apply_scheduled(
@@ -652,13 +824,24 @@ fn apply_scheduled(
     scheduled: &ActivityTaskScheduledEventAttributes,
 ) -> Result<(), String> {
     if state.activity_ids.contains_key(&scheduled.activity_id) {
-        return Err(format!("activity {:?} is pending already", scheduled.activity_id));
+        return Err(format!(
+            "activity {:?} is pending already",
+            scheduled.activity_id
+        ));
     }
     let retry = scheduled.retry_policy.clone().unwrap_or_default();
     let activity = Activity {
         activity_id: scheduled.activity_id.clone(),
-        activity_type: scheduled.activity_type.as_ref().map(|t| t.name.clone()).unwrap_or_default(),
-        task_queue: scheduled.task_queue.as_ref().map(|q| q.name.clone()).unwrap_or_default(),
+        activity_type: scheduled
+            .activity_type
+            .as_ref()
+            .map(|t| t.name.clone())
+            .unwrap_or_default(),
+        task_queue: scheduled
+            .task_queue
+            .as_ref()
+            .map(|q| q.name.clone())
+            .unwrap_or_default(),
         input: CarriedPayloads::new(scheduled.input.as_ref()),
         header: CarriedHeader::new(scheduled.header.as_ref()),
         scheduled_at: at,
@@ -681,12 +864,18 @@ fn apply_scheduled(
         cancel_requested_event_id: 0,
         waiting: false,
     };
-    state.activity_ids.insert(scheduled.activity_id.clone(), event_id);
+    state
+        .activity_ids
+        .insert(scheduled.activity_id.clone(), event_id);
     state.activities.insert(event_id, activity);
     Ok(())
 }
 
-pub(super) fn apply_note(state: &mut MutableState, at: i64, kind: &note::Kind) -> Result<(), String> {
+pub(super) fn apply_note(
+    state: &mut MutableState,
+    at: i64,
+    kind: &note::Kind,
+) -> Result<(), String> {
     let (id, attempt) = match kind {
         note::Kind::ActivityAttemptStarted(n) => (n.scheduled_event_id, n.attempt),
         note::Kind::ActivityAttemptFailed(n) => (n.scheduled_event_id, n.attempt),
@@ -712,11 +901,16 @@ pub(super) fn apply_note(state: &mut MutableState, at: i64, kind: &note::Kind) -
             activity.waiting = false;
         }
         // A failure by id may come from an attempt that timed out before: it counts for the current one.
-        (Stage::Queued | Stage::Backoff { .. } | Stage::Started { .. }, note::Kind::ActivityAttemptFailed(failed)) => {
+        (
+            Stage::Queued | Stage::Backoff { .. } | Stage::Started { .. },
+            note::Kind::ActivityAttemptFailed(failed),
+        ) => {
             activity.attempt += 1;
             activity.last_failure = CarriedFailure::new(failed.failure.as_ref());
             activity.attempt_scheduled_at = failed.retry_at;
-            activity.stage = Stage::Backoff { until: failed.retry_at };
+            activity.stage = Stage::Backoff {
+                until: failed.retry_at,
+            };
             activity.waiting = false;
         }
         (Stage::Started { .. } | Stage::Backoff { .. }, note::Kind::ActivityAttemptReturned(_)) => {
@@ -729,7 +923,10 @@ pub(super) fn apply_note(state: &mut MutableState, at: i64, kind: &note::Kind) -
         (Stage::Queued | Stage::Backoff { .. }, note::Kind::ActivityHeartbeat(beat)) => {
             activity.heartbeat_details = CarriedPayloads::new(beat.details.as_ref());
         }
-        (Stage::Queued | Stage::Backoff { .. } | Stage::Started { .. }, note::Kind::ActivityProgress(_)) => {}
+        (
+            Stage::Queued | Stage::Backoff { .. } | Stage::Started { .. },
+            note::Kind::ActivityProgress(_),
+        ) => {}
         (Stage::Queued, note::Kind::ActivityWaiting(_)) => activity.waiting = true,
         (stage, _) => return Err(format!("the attempt is {stage:?}")),
     }
@@ -741,6 +938,8 @@ pub(super) fn apply_buffered(state: &mut MutableState, attributes: &Attributes) 
     if let Some(id) = crate::draft::scheduled_event_id_of_close(attributes)
         && let Some(activity) = state.activities.get_mut(&id)
     {
-        activity.stage = Stage::Settled { started: matches!(activity.stage, Stage::Started { .. }) };
+        activity.stage = Stage::Settled {
+            started: matches!(activity.stage, Stage::Started { .. }),
+        };
     }
 }

@@ -24,16 +24,27 @@ pub(super) fn request(
         .filter_map(CarriedEvent::get)
         .any(|event| event.event_type() == EventType::WorkflowExecutionCancelRequested);
     if state.cancel_requested.is_some() || buffered {
-        return Ok(Transition { records: Vec::new(), reply: Reply::Repeated });
+        return Ok(Transition {
+            records: Vec::new(),
+            reply: Reply::Repeated,
+        });
     }
     let mut draft = Draft::new(state, context);
-    let requested =
-        Attributes::WorkflowExecutionCancelRequestedEventAttributes(WorkflowExecutionCancelRequestedEventAttributes {
+    let requested = Attributes::WorkflowExecutionCancelRequestedEventAttributes(
+        WorkflowExecutionCancelRequestedEventAttributes {
             cause: request.reason.clone(),
             identity: request.identity.clone(),
             ..Default::default()
-        });
-    draft.from_outside(context, vec![(context.now.0, EventType::WorkflowExecutionCancelRequested, requested)]);
+        },
+    );
+    draft.happened_outside(
+        context,
+        vec![(
+            context.now.0,
+            EventType::WorkflowExecutionCancelRequested,
+            requested,
+        )],
+    );
     Ok(draft.finish(Reply::Done))
 }
 

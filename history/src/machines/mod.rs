@@ -46,7 +46,11 @@ pub struct Illegal {
 }
 
 /// What comes of a request in a state: records and a reply, or a rejection that changes nothing.
-pub fn decide(state: &MutableState, context: &Context<'_>, request: &Request) -> Result<Transition, Rejection> {
+pub fn decide(
+    state: &MutableState,
+    context: &Context<'_>,
+    request: &Request,
+) -> Result<Transition, Rejection> {
     if let Request::Start(start) = request {
         return workflow::start(state, context, start);
     }
@@ -55,12 +59,16 @@ pub fn decide(state: &MutableState, context: &Context<'_>, request: &Request) ->
     }
     match request {
         Request::Start(_) => unreachable!("answered above"),
-        Request::CompleteWorkflowTask(complete) => workflow_task::complete(state, context, complete),
+        Request::CompleteWorkflowTask(complete) => {
+            workflow_task::complete(state, context, complete)
+        }
         Request::FailWorkflowTask(fail) => workflow_task::fail(state, context, fail),
         Request::StartActivityAttempt(start) => activity::start(state, context, start),
         Request::CompleteActivity(complete) => activity::complete(state, context, complete),
         Request::FailActivity(fail) => activity::fail(state, context, fail),
-        Request::ConfirmActivityCanceled(confirm) => activity::confirm_canceled(state, context, confirm),
+        Request::ConfirmActivityCanceled(confirm) => {
+            activity::confirm_canceled(state, context, confirm)
+        }
         Request::HeartbeatActivity(beat) => activity::heartbeat(state, context, beat),
         Request::ReportActivityProgress(progress) => activity::progress(state, context, progress),
         Request::ReturnActivityAttempt(back) => activity::give_back(state, context, back),
@@ -76,14 +84,18 @@ pub fn decide(state: &MutableState, context: &Context<'_>, request: &Request) ->
 fn closed(state: &MutableState, request: &Request) -> Result<Transition, Rejection> {
     match request {
         // What the engine asks by itself may be overtaken by the close.
-        Request::FireTimers | Request::ReturnActivityAttempt(_) | Request::MarkActivityWaiting(_) => {
-            Ok(Transition::default())
-        }
+        Request::FireTimers
+        | Request::ReturnActivityAttempt(_)
+        | Request::MarkActivityWaiting(_) => Ok(Transition::default()),
         // A terminate is a wish for an end that is there; a cancel request too.
         Request::Signal(signal)
-            if !signal.request_id.is_empty() && state.signal_request_ids.contains(&signal.request_id) =>
+            if !signal.request_id.is_empty()
+                && state.signal_request_ids.contains(&signal.request_id) =>
         {
-            Ok(Transition { records: Vec::new(), reply: Reply::Repeated })
+            Ok(Transition {
+                records: Vec::new(),
+                reply: Reply::Repeated,
+            })
         }
         _ => Err(Rejection::Closed),
     }
@@ -111,7 +123,11 @@ pub fn apply(state: &mut MutableState, record: &Record) -> Result<(), Illegal> {
         Record::Note(note) => apply_note(state, note),
     };
     if let Err(why) = applied {
-        return Err(Illegal { record: state.records + 1, name: record.type_name(), why });
+        return Err(Illegal {
+            record: state.records + 1,
+            name: record.type_name(),
+            why,
+        });
     }
     state.records += 1;
     if let Record::Event(event) = record {
@@ -124,7 +140,11 @@ pub fn apply(state: &mut MutableState, record: &Record) -> Result<(), Illegal> {
 
 fn apply_event(state: &mut MutableState, event: &HistoryEvent) -> Result<(), String> {
     if event.event_id != state.next_event_id.max(1) {
-        return Err(format!("its event id is {}, expected {}", event.event_id, state.next_event_id.max(1)));
+        return Err(format!(
+            "its event id is {}, expected {}",
+            event.event_id,
+            state.next_event_id.max(1)
+        ));
     }
     if state.status.is_closed() {
         return Err(format!("the run is closed ({:?})", state.status));
@@ -132,7 +152,10 @@ fn apply_event(state: &mut MutableState, event: &HistoryEvent) -> Result<(), Str
     let Some(attributes) = &event.attributes else {
         return Err("it has no attributes".to_owned());
     };
-    let at = event.event_time.as_ref().map_or(0, |t| t.seconds * 1_000_000_000 + i64::from(t.nanos));
+    let at = event
+        .event_time
+        .as_ref()
+        .map_or(0, |t| t.seconds * 1_000_000_000 + i64::from(t.nanos));
     let started = matches!(attributes, A::WorkflowExecutionStartedEventAttributes(_));
     if started != (state.records == 0) {
         return Err("a run begins with WorkflowExecutionStarted, and only once".to_owned());
@@ -148,14 +171,18 @@ fn apply_event(state: &mut MutableState, event: &HistoryEvent) -> Result<(), Str
         | A::WorkflowTaskStartedEventAttributes(_)
         | A::WorkflowTaskCompletedEventAttributes(_)
         | A::WorkflowTaskFailedEventAttributes(_)
-        | A::WorkflowTaskTimedOutEventAttributes(_) => workflow_task::apply(state, event.event_id, at, attributes),
+        | A::WorkflowTaskTimedOutEventAttributes(_) => {
+            workflow_task::apply(state, event.event_id, at, attributes)
+        }
         A::ActivityTaskScheduledEventAttributes(_)
         | A::ActivityTaskStartedEventAttributes(_)
         | A::ActivityTaskCompletedEventAttributes(_)
         | A::ActivityTaskFailedEventAttributes(_)
         | A::ActivityTaskTimedOutEventAttributes(_)
         | A::ActivityTaskCancelRequestedEventAttributes(_)
-        | A::ActivityTaskCanceledEventAttributes(_) => activity::apply(state, event.event_id, at, attributes),
+        | A::ActivityTaskCanceledEventAttributes(_) => {
+            activity::apply(state, event.event_id, at, attributes)
+        }
         A::TimerStartedEventAttributes(_)
         | A::TimerFiredEventAttributes(_)
         | A::TimerCanceledEventAttributes(_) => timer::apply(state, event.event_id, at, attributes),
@@ -177,7 +204,9 @@ fn apply_note(state: &mut MutableState, note: &Note) -> Result<(), String> {
     }
     match &note.kind {
         Some(note::Kind::EventBuffered(buffered)) => workflow_task::apply_buffered(state, buffered),
-        Some(note::Kind::WorkflowTaskAttemptFailed(failed)) => workflow_task::apply_attempt_failed(state, failed),
+        Some(note::Kind::WorkflowTaskAttemptFailed(failed)) => {
+            workflow_task::apply_attempt_failed(state, failed)
+        }
         Some(note::Kind::RunCreated(created)) => workflow::apply_created(state, created),
         Some(kind) => activity::apply_note(state, note.at, kind),
         None => Err("the note is of a kind this version does not know".to_owned()),

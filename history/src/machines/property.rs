@@ -22,13 +22,19 @@ use orchestrion_proto::temporal::api::history::v1::{
 use crate::draft::Draft;
 use crate::state::{CarriedPayload, MutableState};
 
-pub(super) fn modify(draft: &mut Draft<'_>, command: &ModifyWorkflowPropertiesCommandAttributes, completed: i64) {
+pub(super) fn modify(
+    draft: &mut Draft<'_>,
+    command: &ModifyWorkflowPropertiesCommandAttributes,
+    completed: i64,
+) {
     draft.event(
         EventType::WorkflowPropertiesModified,
-        Attributes::WorkflowPropertiesModifiedEventAttributes(WorkflowPropertiesModifiedEventAttributes {
-            workflow_task_completed_event_id: completed,
-            upserted_memo: command.upserted_memo.clone(),
-        }),
+        Attributes::WorkflowPropertiesModifiedEventAttributes(
+            WorkflowPropertiesModifiedEventAttributes {
+                workflow_task_completed_event_id: completed,
+                upserted_memo: command.upserted_memo.clone(),
+            },
+        ),
     );
 }
 
@@ -39,14 +45,20 @@ pub(super) fn upsert_search_attributes(
 ) {
     draft.event(
         EventType::UpsertWorkflowSearchAttributes,
-        Attributes::UpsertWorkflowSearchAttributesEventAttributes(UpsertWorkflowSearchAttributesEventAttributes {
-            workflow_task_completed_event_id: completed,
-            search_attributes: command.search_attributes.clone(),
-        }),
+        Attributes::UpsertWorkflowSearchAttributesEventAttributes(
+            UpsertWorkflowSearchAttributesEventAttributes {
+                workflow_task_completed_event_id: completed,
+                search_attributes: command.search_attributes.clone(),
+            },
+        ),
     );
 }
 
-pub(super) fn record_marker(draft: &mut Draft<'_>, command: &RecordMarkerCommandAttributes, completed: i64) {
+pub(super) fn record_marker(
+    draft: &mut Draft<'_>,
+    command: &RecordMarkerCommandAttributes,
+    completed: i64,
+) {
     draft.event(
         EventType::MarkerRecorded,
         Attributes::MarkerRecordedEventAttributes(MarkerRecordedEventAttributes {
@@ -79,7 +91,10 @@ pub(super) fn apply(state: &mut MutableState, attributes: &Attributes) -> Result
 }
 
 /// Sets fields; a payload without data, or of JSON null, removes one.
-pub(super) fn upsert(fields: &mut BTreeMap<String, CarriedPayload>, changes: &HashMap<String, Payload>) {
+pub(super) fn upsert(
+    fields: &mut BTreeMap<String, CarriedPayload>,
+    changes: &HashMap<String, Payload>,
+) {
     for (name, payload) in changes {
         if payload.data.is_empty() || payload.data == b"null" {
             fields.remove(name);

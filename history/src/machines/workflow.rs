@@ -32,7 +32,10 @@ pub(super) fn start(
 ) -> Result<Transition, Rejection> {
     if state.status != Status::Void {
         if !start.request_id.is_empty() && start.request_id == state.create_request_id {
-            return Ok(Transition { records: Vec::new(), reply: Reply::Repeated });
+            return Ok(Transition {
+                records: Vec::new(),
+                reply: Reply::Repeated,
+            });
         }
         return Err(Rejection::AlreadyStarted {
             workflow_id: state.workflow_id.clone(),
@@ -49,27 +52,36 @@ pub(super) fn start(
     let mut draft = Draft::new(state, context);
     draft.event(
         EventType::WorkflowExecutionStarted,
-        Attributes::WorkflowExecutionStartedEventAttributes(WorkflowExecutionStartedEventAttributes {
-            workflow_type: Some(WorkflowType { name: start.workflow_type.clone() }),
-            task_queue: Some(TaskQueue { name: start.task_queue.clone(), ..Default::default() }),
-            input: start.input.clone(),
-            workflow_execution_timeout: Some(wire::duration(start.execution_timeout)),
-            workflow_run_timeout: Some(wire::duration(run_timeout(start))),
-            workflow_task_timeout: Some(wire::duration(task_timeout)),
-            original_execution_run_id: start.run_id.clone(),
-            first_execution_run_id: start.run_id.clone(),
-            identity: start.identity.clone(),
-            retry_policy: start.retry_policy.clone(),
-            attempt: 1,
-            first_workflow_task_backoff: Some(wire::duration(start.first_task_backoff)),
-            memo: start.memo.clone(),
-            search_attributes: start.search_attributes.clone(),
-            header: start.header.clone(),
-            workflow_id: start.workflow_id.clone(),
-            ..Default::default()
-        }),
+        Attributes::WorkflowExecutionStartedEventAttributes(
+            WorkflowExecutionStartedEventAttributes {
+                workflow_type: Some(WorkflowType {
+                    name: start.workflow_type.clone(),
+                }),
+                task_queue: Some(TaskQueue {
+                    name: start.task_queue.clone(),
+                    ..Default::default()
+                }),
+                input: start.input.clone(),
+                workflow_execution_timeout: Some(wire::duration(start.execution_timeout)),
+                workflow_run_timeout: Some(wire::duration(run_timeout(start))),
+                workflow_task_timeout: Some(wire::duration(task_timeout)),
+                original_execution_run_id: start.run_id.clone(),
+                first_execution_run_id: start.run_id.clone(),
+                identity: start.identity.clone(),
+                retry_policy: start.retry_policy.clone(),
+                attempt: 1,
+                first_workflow_task_backoff: Some(wire::duration(start.first_task_backoff)),
+                memo: start.memo.clone(),
+                search_attributes: start.search_attributes.clone(),
+                header: start.header.clone(),
+                workflow_id: start.workflow_id.clone(),
+                ..Default::default()
+            },
+        ),
     );
-    draft.note(note::Kind::RunCreated(RunCreated { request_id: start.request_id.clone() }));
+    draft.note(note::Kind::RunCreated(RunCreated {
+        request_id: start.request_id.clone(),
+    }));
     if start.first_task_backoff == 0 {
         draft.schedule_workflow_task(&start.task_queue, task_timeout);
     }
@@ -85,12 +97,18 @@ fn check(context: &Context<'_>, start: &StartWorkflow) -> Result<(), Rejection> 
     ];
     for (what, value) in named {
         if value.is_empty() {
-            return Err(Rejection::Invalid(format!("{what} is empty: give it a value")));
+            return Err(Rejection::Invalid(format!(
+                "{what} is empty: give it a value"
+            )));
         }
     }
     for (what, value) in named.into_iter().chain([("request id", &start.request_id)]) {
         if value.len() > context.limits.id_bytes_max {
-            return Err(Rejection::Limit { what, max: context.limits.id_bytes_max as u64, unit: "bytes" });
+            return Err(Rejection::Limit {
+                what,
+                max: context.limits.id_bytes_max as u64,
+                unit: "bytes",
+            });
         }
     }
     let durations = [
@@ -100,7 +118,9 @@ fn check(context: &Context<'_>, start: &StartWorkflow) -> Result<(), Rejection> 
         ("first task backoff", start.first_task_backoff),
     ];
     match durations.iter().find(|(_, nanos)| *nanos < 0) {
-        Some((what, _)) => Err(Rejection::Invalid(format!("{what} is negative: give zero or more"))),
+        Some((what, _)) => Err(Rejection::Invalid(format!(
+            "{what} is negative: give zero or more"
+        ))),
         None => Ok(()),
     }
 }
@@ -114,15 +134,21 @@ fn run_timeout(start: &StartWorkflow) -> i64 {
     }
 }
 
-pub(super) fn terminate(state: &MutableState, context: &Context<'_>, request: &TerminateWorkflow) -> Transition {
+pub(super) fn terminate(
+    state: &MutableState,
+    context: &Context<'_>,
+    request: &TerminateWorkflow,
+) -> Transition {
     let mut draft = Draft::new(state, context);
     draft.event(
         EventType::WorkflowExecutionTerminated,
-        Attributes::WorkflowExecutionTerminatedEventAttributes(WorkflowExecutionTerminatedEventAttributes {
-            reason: request.reason.clone(),
-            details: request.details.clone(),
-            identity: request.identity.clone(),
-        }),
+        Attributes::WorkflowExecutionTerminatedEventAttributes(
+            WorkflowExecutionTerminatedEventAttributes {
+                reason: request.reason.clone(),
+                details: request.details.clone(),
+                identity: request.identity.clone(),
+            },
+        ),
     );
     draft.finish(Reply::Done)
 }
@@ -134,14 +160,20 @@ pub(super) fn expired(state: &MutableState, now: Timestamp) -> bool {
 pub(super) fn time_out(draft: &mut Draft<'_>) {
     draft.event(
         EventType::WorkflowExecutionTimedOut,
-        Attributes::WorkflowExecutionTimedOutEventAttributes(WorkflowExecutionTimedOutEventAttributes {
-            retry_state: RetryState::Timeout.into(),
-            ..Default::default()
-        }),
+        Attributes::WorkflowExecutionTimedOutEventAttributes(
+            WorkflowExecutionTimedOutEventAttributes {
+                retry_state: RetryState::Timeout.into(),
+                ..Default::default()
+            },
+        ),
     );
 }
 
-pub(super) fn apply(state: &mut MutableState, at: i64, attributes: &Attributes) -> Result<(), String> {
+pub(super) fn apply(
+    state: &mut MutableState,
+    at: i64,
+    attributes: &Attributes,
+) -> Result<(), String> {
     match (state.status, attributes) {
         (Status::Void, Attributes::WorkflowExecutionStartedEventAttributes(started)) => {
             begin(state, at, started);
@@ -150,7 +182,9 @@ pub(super) fn apply(state: &mut MutableState, at: i64, attributes: &Attributes) 
         (Status::Running, Attributes::WorkflowExecutionCompletedEventAttributes(_)) => {
             close(state, at, Status::Completed)
         }
-        (Status::Running, Attributes::WorkflowExecutionFailedEventAttributes(_)) => close(state, at, Status::Failed),
+        (Status::Running, Attributes::WorkflowExecutionFailedEventAttributes(_)) => {
+            close(state, at, Status::Failed)
+        }
         (Status::Running, Attributes::WorkflowExecutionCanceledEventAttributes(_)) => {
             close(state, at, Status::Canceled)
         }
@@ -176,8 +210,16 @@ fn begin(state: &mut MutableState, at: i64, started: &WorkflowExecutionStartedEv
     state.status = Status::Running;
     state.workflow_id.clone_from(&started.workflow_id);
     state.run_id.clone_from(&started.original_execution_run_id);
-    state.workflow_type = started.workflow_type.as_ref().map(|t| t.name.clone()).unwrap_or_default();
-    state.task_queue = started.task_queue.as_ref().map(|q| q.name.clone()).unwrap_or_default();
+    state.workflow_type = started
+        .workflow_type
+        .as_ref()
+        .map(|t| t.name.clone())
+        .unwrap_or_default();
+    state.task_queue = started
+        .task_queue
+        .as_ref()
+        .map(|q| q.name.clone())
+        .unwrap_or_default();
     state.started_at = at;
     state.task_timeout = wire::nanos(started.workflow_task_timeout.as_ref());
     state.run_deadline =

@@ -11,7 +11,9 @@
 
 use orchestrion_proto::temporal::api::command::v1::Command;
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
-use orchestrion_proto::temporal::api::enums::v1::{EventType, RetryState, TimeoutType, WorkflowTaskFailedCause};
+use orchestrion_proto::temporal::api::enums::v1::{
+    EventType, RetryState, TimeoutType, WorkflowTaskFailedCause,
+};
 use orchestrion_proto::temporal::api::failure::v1::Failure;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
@@ -23,7 +25,9 @@ use orchestrion_proto::v1::{EventBuffered, WorkflowTaskAttemptFailed};
 
 use super::{Context, activity, property, timer};
 use crate::draft::Draft;
-use crate::request::{CompleteWorkflowTask, FailWorkflowTask, Rejection, Reply, Transition, WorkflowTaskStart};
+use crate::request::{
+    CompleteWorkflowTask, FailWorkflowTask, Rejection, Reply, Transition, WorkflowTaskStart,
+};
 use crate::state::{CarriedEvent, MutableState, WorkflowTask};
 
 /// A command that cannot be carried out: the whole completion becomes a failed workflow task.
@@ -41,8 +45,20 @@ pub(super) fn complete(
     match draft_completion(state, context, complete, started_event_id) {
         Ok(transition) => Ok(transition),
         Err(bad) => {
-            let failure = Failure { message: bad.message, source: "Server".to_owned(), ..Default::default() };
-            Ok(draft_failure(state, context, &complete.start, started_event_id, bad.cause, Some(failure), &complete.identity))
+            let failure = Failure {
+                message: bad.message,
+                source: "Server".to_owned(),
+                ..Default::default()
+            };
+            Ok(draft_failure(
+                state,
+                context,
+                &complete.start,
+                started_event_id,
+                bad.cause,
+                Some(failure),
+                &complete.identity,
+            ))
         }
     }
 }
@@ -51,19 +67,29 @@ pub(super) fn complete(
 fn running(state: &MutableState, start: &WorkflowTaskStart) -> Result<Option<i64>, Rejection> {
     let stale = || Rejection::NotFound {
         what: "workflow task",
-        why: format!("the run waits for no answer to event {}", start.scheduled_event_id),
+        why: format!(
+            "the run waits for no answer to event {}",
+            start.scheduled_event_id
+        ),
     };
     match &state.workflow_task {
-        WorkflowTask::Scheduled { scheduled_event_id, attempt, .. }
-            if *scheduled_event_id == start.scheduled_event_id && *attempt == start.attempt =>
-        {
+        WorkflowTask::Scheduled {
+            scheduled_event_id,
+            attempt,
+            ..
+        } if *scheduled_event_id == start.scheduled_event_id && *attempt == start.attempt => {
             Ok(None)
         }
-        WorkflowTask::Started { scheduled_event_id, started_event_id, attempt, at, request_id }
-            if *scheduled_event_id == start.scheduled_event_id
-                && *attempt == start.attempt
-                && *at == start.at.0
-                && *request_id == start.request_id =>
+        WorkflowTask::Started {
+            scheduled_event_id,
+            started_event_id,
+            attempt,
+            at,
+            request_id,
+        } if *scheduled_event_id == start.scheduled_event_id
+            && *attempt == start.attempt
+            && *at == start.at.0
+            && *request_id == start.request_id =>
         {
             Ok(Some(*started_event_id))
         }
@@ -78,7 +104,8 @@ fn draft_completion(
     started_event_id: Option<i64>,
 ) -> Result<Transition, BadCommand> {
     let mut draft = Draft::new(state, context);
-    let started_event_id = started_event_id.unwrap_or_else(|| draft.start_workflow_task(&complete.start));
+    let started_event_id =
+        started_event_id.unwrap_or_else(|| draft.start_workflow_task(&complete.start));
     let completed_event_id = draft.event(
         EventType::WorkflowTaskCompleted,
         Attributes::WorkflowTaskCompletedEventAttributes(WorkflowTaskCompletedEventAttributes {
@@ -119,9 +146,13 @@ fn carry_out(
         });
     };
     match attributes {
-        C::ScheduleActivityTaskCommandAttributes(c) => {
-            activity::schedule(draft, context, c, command.user_metadata.as_ref(), completed_event_id)
-        }
+        C::ScheduleActivityTaskCommandAttributes(c) => activity::schedule(
+            draft,
+            context,
+            c,
+            command.user_metadata.as_ref(),
+            completed_event_id,
+        ),
         C::RequestCancelActivityTaskCommandAttributes(c) => {
             activity::request_cancel(draft, c.scheduled_event_id, completed_event_id)
         }
@@ -139,30 +170,45 @@ fn carry_out(
             property::record_marker(draft, c, completed_event_id);
             Ok(())
         }
-        C::CompleteWorkflowExecutionCommandAttributes(c) => close(draft, EventType::WorkflowExecutionCompleted, || {
-            Attributes::WorkflowExecutionCompletedEventAttributes(WorkflowExecutionCompletedEventAttributes {
-                result: c.result.clone(),
-                workflow_task_completed_event_id: completed_event_id,
-                ..Default::default()
+        C::CompleteWorkflowExecutionCommandAttributes(c) => {
+            close(draft, EventType::WorkflowExecutionCompleted, || {
+                Attributes::WorkflowExecutionCompletedEventAttributes(
+                    WorkflowExecutionCompletedEventAttributes {
+                        result: c.result.clone(),
+                        workflow_task_completed_event_id: completed_event_id,
+                        ..Default::default()
+                    },
+                )
             })
-        }),
-        C::FailWorkflowExecutionCommandAttributes(c) => close(draft, EventType::WorkflowExecutionFailed, || {
-            Attributes::WorkflowExecutionFailedEventAttributes(WorkflowExecutionFailedEventAttributes {
-                failure: c.failure.clone(),
-                retry_state: RetryState::RetryPolicyNotSet.into(),
-                workflow_task_completed_event_id: completed_event_id,
-                ..Default::default()
+        }
+        C::FailWorkflowExecutionCommandAttributes(c) => {
+            close(draft, EventType::WorkflowExecutionFailed, || {
+                Attributes::WorkflowExecutionFailedEventAttributes(
+                    WorkflowExecutionFailedEventAttributes {
+                        failure: c.failure.clone(),
+                        retry_state: RetryState::RetryPolicyNotSet.into(),
+                        workflow_task_completed_event_id: completed_event_id,
+                        ..Default::default()
+                    },
+                )
             })
-        }),
-        C::CancelWorkflowExecutionCommandAttributes(c) => close(draft, EventType::WorkflowExecutionCanceled, || {
-            Attributes::WorkflowExecutionCanceledEventAttributes(WorkflowExecutionCanceledEventAttributes {
-                workflow_task_completed_event_id: completed_event_id,
-                details: c.details.clone(),
+        }
+        C::CancelWorkflowExecutionCommandAttributes(c) => {
+            close(draft, EventType::WorkflowExecutionCanceled, || {
+                Attributes::WorkflowExecutionCanceledEventAttributes(
+                    WorkflowExecutionCanceledEventAttributes {
+                        workflow_task_completed_event_id: completed_event_id,
+                        details: c.details.clone(),
+                    },
+                )
             })
-        }),
+        }
         _ => Err(BadCommand {
             cause: WorkflowTaskFailedCause::Unspecified,
-            message: format!("command {} is not supported by this version", command.command_type),
+            message: format!(
+                "command {} is not supported by this version",
+                command.command_type
+            ),
         }),
     }
 }
@@ -189,7 +235,15 @@ pub(super) fn fail(
     fail: &FailWorkflowTask,
 ) -> Result<Transition, Rejection> {
     let started = running(state, &fail.start)?;
-    Ok(draft_failure(state, context, &fail.start, started, fail.cause, fail.failure.clone(), &fail.identity))
+    Ok(draft_failure(
+        state,
+        context,
+        &fail.start,
+        started,
+        fail.cause,
+        fail.failure.clone(),
+        &fail.identity,
+    ))
 }
 
 fn draft_failure(
@@ -233,7 +287,13 @@ pub(super) fn fire_first(draft: &mut Draft<'_>) {
 
 /// A committed start whose worker never answered.
 pub(super) fn time_out_due(draft: &mut Draft<'_>, _context: &Context<'_>) {
-    let WorkflowTask::Started { scheduled_event_id, started_event_id, at, .. } = &draft.state.workflow_task else {
+    let WorkflowTask::Started {
+        scheduled_event_id,
+        started_event_id,
+        at,
+        ..
+    } = &draft.state.workflow_task
+    else {
         return;
     };
     if at.saturating_add(draft.state.task_timeout) > draft.now {
@@ -261,10 +321,18 @@ pub(super) fn apply(
     state.workflow_task = match (&state.workflow_task, attributes) {
         (WorkflowTask::None, Attributes::WorkflowTaskScheduledEventAttributes(scheduled)) => {
             state.first_task_at = 0;
-            WorkflowTask::Scheduled { scheduled_event_id: event_id, attempt: scheduled.attempt.max(1), at }
+            WorkflowTask::Scheduled {
+                scheduled_event_id: event_id,
+                attempt: scheduled.attempt.max(1),
+                at,
+            }
         }
         (
-            WorkflowTask::Scheduled { scheduled_event_id, attempt, .. },
+            WorkflowTask::Scheduled {
+                scheduled_event_id,
+                attempt,
+                ..
+            },
             Attributes::WorkflowTaskStartedEventAttributes(started),
         ) if *scheduled_event_id == started.scheduled_event_id => WorkflowTask::Started {
             scheduled_event_id: *scheduled_event_id,
@@ -274,21 +342,28 @@ pub(super) fn apply(
             request_id: started.request_id.clone(),
         },
         (
-            WorkflowTask::Started { started_event_id, .. },
+            WorkflowTask::Started {
+                started_event_id, ..
+            },
             Attributes::WorkflowTaskCompletedEventAttributes(completed),
         ) if *started_event_id == completed.started_event_id => {
             state.previous_started_event_id = completed.started_event_id;
             over(state);
             WorkflowTask::None
         }
-        (WorkflowTask::Started { started_event_id, .. }, Attributes::WorkflowTaskFailedEventAttributes(failed))
-            if *started_event_id == failed.started_event_id =>
-        {
+        (
+            WorkflowTask::Started {
+                started_event_id, ..
+            },
+            Attributes::WorkflowTaskFailedEventAttributes(failed),
+        ) if *started_event_id == failed.started_event_id => {
             over(state);
             WorkflowTask::None
         }
         (
-            WorkflowTask::Started { started_event_id, .. },
+            WorkflowTask::Started {
+                started_event_id, ..
+            },
             Attributes::WorkflowTaskTimedOutEventAttributes(timed_out),
         ) if *started_event_id == timed_out.started_event_id => {
             over(state);
@@ -304,10 +379,15 @@ fn over(state: &mut MutableState) {
     state.buffered.clear();
 }
 
-pub(super) fn apply_buffered(state: &mut MutableState, buffered: &EventBuffered) -> Result<(), String> {
+pub(super) fn apply_buffered(
+    state: &mut MutableState,
+    buffered: &EventBuffered,
+) -> Result<(), String> {
     match (&state.workflow_task, &buffered.event) {
         (WorkflowTask::Started { .. }, Some(event)) => {
-            if let Some(Attributes::WorkflowExecutionSignaledEventAttributes(signaled)) = &event.attributes {
+            if let Some(Attributes::WorkflowExecutionSignaledEventAttributes(signaled)) =
+                &event.attributes
+            {
                 // Deduplicated from arrival on, not from the flush.
                 if !signaled.request_id.is_empty() {
                     state.signal_request_ids.insert(signaled.request_id.clone());
@@ -321,7 +401,9 @@ pub(super) fn apply_buffered(state: &mut MutableState, buffered: &EventBuffered)
             Ok(())
         }
         (_, None) => Err("a buffered event is missing".to_owned()),
-        (task, _) => Err(format!("only a running workflow task buffers, and it is {task:?}")),
+        (task, _) => Err(format!(
+            "only a running workflow task buffers, and it is {task:?}"
+        )),
     }
 }
 
@@ -329,6 +411,8 @@ pub(super) fn apply_attempt_failed(
     _state: &mut MutableState,
     failed: &WorkflowTaskAttemptFailed,
 ) -> Result<(), String> {
-    Err(format!("attempt {} of a workflow task: transient tasks are not written by this version", failed.attempt))
+    Err(format!(
+        "attempt {} of a workflow task: transient tasks are not written by this version",
+        failed.attempt
+    ))
 }
-

@@ -14,7 +14,8 @@ use orchestrion_history::{Context, apply, decide, replay, tasks};
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
 use orchestrion_proto::temporal::api::command::v1::{
     CancelTimerCommandAttributes, Command, CompleteWorkflowExecutionCommandAttributes,
-    RequestCancelActivityTaskCommandAttributes, ScheduleActivityTaskCommandAttributes, StartTimerCommandAttributes,
+    RequestCancelActivityTaskCommandAttributes, ScheduleActivityTaskCommandAttributes,
+    StartTimerCommandAttributes,
 };
 use orchestrion_proto::temporal::api::common::v1::{ActivityType, Payload, Payloads, RetryPolicy};
 use orchestrion_proto::temporal::api::enums::v1::TimeoutType;
@@ -71,7 +72,11 @@ impl Story {
     }
 
     pub fn check(&self, expected: &str) {
-        let expected: Vec<&str> = expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let expected: Vec<&str> = expected
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .collect();
         let told: Vec<&str> = self.lines.iter().map(|line| line.trim()).collect();
         assert_eq!(told, expected, "\nthe story was:\n{}", self.text());
     }
@@ -80,8 +85,11 @@ impl Story {
     pub fn ask(&mut self, name: &str, request: &Request) -> Result<Reply, Rejection> {
         self.lines.push(format!("> {name}"));
         let before = self.state.clone();
-        let context =
-            Context { now: Timestamp(self.now), volatile_start: self.held.as_ref(), limits: &self.limits };
+        let context = Context {
+            now: Timestamp(self.now),
+            volatile_start: self.held.as_ref(),
+            limits: &self.limits,
+        };
         let transition = match decide(&self.state, &context, request) {
             Ok(transition) => transition,
             Err(rejection) => {
@@ -95,18 +103,31 @@ impl Story {
         }
         let marks = tasks::marks(&self.state, &transition.records);
         for record in &transition.records {
-            apply(&mut self.state, record).unwrap_or_else(|e| panic!("decide yields only what apply accepts: {e}\n{}", self.text()));
+            apply(&mut self.state, record).unwrap_or_else(|e| {
+                panic!(
+                    "decide yields only what apply accepts: {e}\n{}",
+                    self.text()
+                )
+            });
             self.lines.push(line(record, self.now));
         }
         self.keep_queue(&tasks::after(&marks, &self.state));
-        assert_eq!(decode_entry(&encode_entry(&transition.records)).unwrap(), transition.records);
+        assert_eq!(
+            decode_entry(&encode_entry(&transition.records)).unwrap(),
+            transition.records
+        );
         self.records.extend(transition.records);
         let held = self.held.as_ref().map(|held| held.scheduled_event_id);
-        if !matches!(self.state.workflow_task, WorkflowTask::Scheduled { scheduled_event_id: id, .. } if Some(id) == held) {
+        if !matches!(self.state.workflow_task, WorkflowTask::Scheduled { scheduled_event_id: id, .. } if Some(id) == held)
+        {
             self.held = None;
         }
         let folded = replay::fold(&self.records).unwrap();
-        assert_eq!(replay::difference(&folded, &self.state), None, "replay equals state");
+        assert_eq!(
+            replay::difference(&folded, &self.state),
+            None,
+            "replay equals state"
+        );
         Ok(transition.reply)
     }
 
@@ -120,7 +141,12 @@ impl Story {
         self.queue.sort();
         let mut rebuilt = tasks::all(&self.state);
         rebuilt.sort();
-        assert_eq!(self.queue, rebuilt, "the kept index equals the rebuilt one\n{}", self.text());
+        assert_eq!(
+            self.queue,
+            rebuilt,
+            "the kept index equals the rebuilt one\n{}",
+            self.text()
+        );
     }
 
     pub fn advance_ms(&mut self, ms: i64) {
@@ -133,7 +159,14 @@ impl Story {
 
     /// A worker takes the workflow task; its start stays volatile.
     pub fn hold_task(&mut self) {
-        let WorkflowTask::Scheduled { scheduled_event_id, attempt, .. } = self.state.workflow_task else { return };
+        let WorkflowTask::Scheduled {
+            scheduled_event_id,
+            attempt,
+            ..
+        } = self.state.workflow_task
+        else {
+            return;
+        };
         self.held = Some(self.token(scheduled_event_id, attempt));
     }
 
@@ -151,8 +184,24 @@ impl Story {
     pub fn turn(&mut self, commands: Vec<Command>) -> Result<Reply, Rejection> {
         let token = match (&self.held, &self.state.workflow_task) {
             (Some(held), _) => held.clone(),
-            (None, WorkflowTask::Scheduled { scheduled_event_id, attempt, .. }) => self.token(*scheduled_event_id, *attempt),
-            (None, WorkflowTask::Started { scheduled_event_id, attempt, at, request_id, .. }) => WorkflowTaskStart {
+            (
+                None,
+                WorkflowTask::Scheduled {
+                    scheduled_event_id,
+                    attempt,
+                    ..
+                },
+            ) => self.token(*scheduled_event_id, *attempt),
+            (
+                None,
+                WorkflowTask::Started {
+                    scheduled_event_id,
+                    attempt,
+                    at,
+                    request_id,
+                    ..
+                },
+            ) => WorkflowTaskStart {
                 at: Timestamp(*at),
                 request_id: request_id.clone(),
                 ..self.token(*scheduled_event_id, *attempt)
@@ -162,13 +211,27 @@ impl Story {
         self.complete_task(token, commands)
     }
 
-    pub fn turn_with_token(&mut self, scheduled_event_id: i64, attempt: i32, commands: Vec<Command>) {
+    pub fn turn_with_token(
+        &mut self,
+        scheduled_event_id: i64,
+        attempt: i32,
+        commands: Vec<Command>,
+    ) {
         let token = self.token(scheduled_event_id, attempt);
         let _ = self.complete_task(token, commands);
     }
 
-    fn complete_task(&mut self, start: WorkflowTaskStart, commands: Vec<Command>) -> Result<Reply, Rejection> {
-        let complete = CompleteWorkflowTask { start, commands, identity: "worker".to_owned(), ..Default::default() };
+    fn complete_task(
+        &mut self,
+        start: WorkflowTaskStart,
+        commands: Vec<Command>,
+    ) -> Result<Reply, Rejection> {
+        let complete = CompleteWorkflowTask {
+            start,
+            commands,
+            identity: "worker".to_owned(),
+            ..Default::default()
+        };
         self.ask("turn", &Request::CompleteWorkflowTask(Box::new(complete)))
     }
 
@@ -178,7 +241,12 @@ impl Story {
         let _ = self.take_attempt(id, attempt, activity_id);
     }
 
-    pub fn take_attempt(&mut self, scheduled_event_id: i64, attempt: i32, name: &str) -> Result<Reply, Rejection> {
+    pub fn take_attempt(
+        &mut self,
+        scheduled_event_id: i64,
+        attempt: i32,
+        name: &str,
+    ) -> Result<Reply, Rejection> {
         let request_id = format!("poll-{}", self.records.len());
         self.ask(
             &format!("take {name}"),
@@ -194,20 +262,39 @@ impl Story {
 
     pub fn complete(&mut self, activity: ActivityRef) {
         let result = Some(payloads("done"));
-        let _ = self.ask("complete", &Request::CompleteActivity(Box::new(CompleteActivity { activity, result, identity: "worker".to_owned() })));
+        let _ = self.ask(
+            "complete",
+            &Request::CompleteActivity(Box::new(CompleteActivity {
+                activity,
+                result,
+                identity: "worker".to_owned(),
+            })),
+        );
     }
 
     pub fn fail(&mut self, activity_id: &str, failure: Failure) {
         let activity = ActivityRef::Id(activity_id.to_owned());
         let _ = self.ask(
             &format!("fail {activity_id}"),
-            &Request::FailActivity(Box::new(FailActivity { activity, failure, identity: "worker".to_owned(), last_heartbeat: None })),
+            &Request::FailActivity(Box::new(FailActivity {
+                activity,
+                failure,
+                identity: "worker".to_owned(),
+                last_heartbeat: None,
+            })),
         );
     }
 
     pub fn give_back(&mut self, scheduled_event_id: i64, attempt: i32) {
         let reason = "connection lost".to_owned();
-        let _ = self.ask("give back", &Request::ReturnActivityAttempt(ReturnActivityAttempt { scheduled_event_id, attempt, reason }));
+        let _ = self.ask(
+            "give back",
+            &Request::ReturnActivityAttempt(ReturnActivityAttempt {
+                scheduled_event_id,
+                attempt,
+                reason,
+            }),
+        );
     }
 
     pub fn signal(&mut self, name: &str) {
@@ -215,16 +302,32 @@ impl Story {
     }
 
     pub fn signal_with_id(&mut self, name: &str, request_id: &str) {
-        let signal = SignalWorkflow { name: name.to_owned(), request_id: request_id.to_owned(), ..Default::default() };
-        let _ = self.ask(&format!("signal {name}"), &Request::Signal(Box::new(signal)));
+        let signal = SignalWorkflow {
+            name: name.to_owned(),
+            request_id: request_id.to_owned(),
+            ..Default::default()
+        };
+        let _ = self.ask(
+            &format!("signal {name}"),
+            &Request::Signal(Box::new(signal)),
+        );
     }
 
     pub fn terminate(&mut self) {
-        let _ = self.ask("terminate", &Request::Terminate(Box::new(TerminateWorkflow { reason: "enough".into(), ..Default::default() })));
+        let _ = self.ask(
+            "terminate",
+            &Request::Terminate(Box::new(TerminateWorkflow {
+                reason: "enough".into(),
+                ..Default::default()
+            })),
+        );
     }
 
     pub fn start_again(&mut self, request_id: &str) {
-        let _ = self.ask("start", &Request::Start(Box::new(start_request(request_id))));
+        let _ = self.ask(
+            "start",
+            &Request::Start(Box::new(start_request(request_id))),
+        );
     }
 }
 
@@ -245,16 +348,31 @@ pub fn line(record: &Record, now: i64) -> String {
         Record::Event(event) => {
             let more = match event.attributes.as_ref().unwrap() {
                 A::ActivityTaskScheduledEventAttributes(a) => format!(" {}", a.activity_id),
-                A::ActivityTaskStartedEventAttributes(a) => format!(" {}#{}", a.scheduled_event_id, a.attempt),
-                A::ActivityTaskCompletedEventAttributes(a) => format!(" {} after {}", a.scheduled_event_id, a.started_event_id),
+                A::ActivityTaskStartedEventAttributes(a) => {
+                    format!(" {}#{}", a.scheduled_event_id, a.attempt)
+                }
+                A::ActivityTaskCompletedEventAttributes(a) => {
+                    format!(" {} after {}", a.scheduled_event_id, a.started_event_id)
+                }
                 A::ActivityTaskFailedEventAttributes(a) => {
-                    format!(" {} after {} {:?}", a.scheduled_event_id, a.started_event_id, a.retry_state())
+                    format!(
+                        " {} after {} {:?}",
+                        a.scheduled_event_id,
+                        a.started_event_id,
+                        a.retry_state()
+                    )
                 }
                 A::ActivityTaskTimedOutEventAttributes(a) => {
-                    let Some(FailureInfo::TimeoutFailureInfo(info)) = a.failure.clone().unwrap().failure_info else { panic!() };
+                    let Some(FailureInfo::TimeoutFailureInfo(info)) =
+                        a.failure.clone().unwrap().failure_info
+                    else {
+                        panic!()
+                    };
                     format!(" {} {:?}", a.scheduled_event_id, info.timeout_type())
                 }
-                A::ActivityTaskCancelRequestedEventAttributes(a) => format!(" {}", a.scheduled_event_id),
+                A::ActivityTaskCancelRequestedEventAttributes(a) => {
+                    format!(" {}", a.scheduled_event_id)
+                }
                 A::ActivityTaskCanceledEventAttributes(a) => format!(" {}", a.scheduled_event_id),
                 A::TimerStartedEventAttributes(a) => format!(" {}", a.timer_id),
                 A::TimerFiredEventAttributes(a) => format!(" {}", a.timer_id),
@@ -267,13 +385,25 @@ pub fn line(record: &Record, now: i64) -> String {
         }
         Record::Note(note) => {
             let more = match note.kind.as_ref().unwrap() {
-                note::Kind::ActivityAttemptStarted(n) => format!(" {}#{}", n.scheduled_event_id, n.attempt),
-                note::Kind::ActivityAttemptFailed(n) => {
-                    format!(" {}#{} retry in {} ms", n.scheduled_event_id, n.attempt, (n.retry_at - now) / 1_000_000)
+                note::Kind::ActivityAttemptStarted(n) => {
+                    format!(" {}#{}", n.scheduled_event_id, n.attempt)
                 }
-                note::Kind::ActivityAttemptReturned(n) => format!(" {}#{}", n.scheduled_event_id, n.attempt),
+                note::Kind::ActivityAttemptFailed(n) => {
+                    format!(
+                        " {}#{} retry in {} ms",
+                        n.scheduled_event_id,
+                        n.attempt,
+                        (n.retry_at - now) / 1_000_000
+                    )
+                }
+                note::Kind::ActivityAttemptReturned(n) => {
+                    format!(" {}#{}", n.scheduled_event_id, n.attempt)
+                }
                 note::Kind::EventBuffered(n) => {
-                    format!(" {}", Record::Event(Box::new(n.event.clone().unwrap())).type_name())
+                    format!(
+                        " {}",
+                        Record::Event(Box::new(n.event.clone().unwrap())).type_name()
+                    )
                 }
                 _ => String::new(),
             };
@@ -283,7 +413,10 @@ pub fn line(record: &Record, now: i64) -> String {
 }
 
 fn command(attributes: C) -> Command {
-    Command { attributes: Some(attributes), ..Default::default() }
+    Command {
+        attributes: Some(attributes),
+        ..Default::default()
+    }
 }
 
 fn seconds(seconds: i64) -> Option<orchestrion_proto::prost_wkt_types::Duration> {
@@ -293,11 +426,19 @@ fn seconds(seconds: i64) -> Option<orchestrion_proto::prost_wkt_types::Duration>
 fn schedule(id: &str) -> ScheduleActivityTaskCommandAttributes {
     ScheduleActivityTaskCommandAttributes {
         activity_id: id.to_owned(),
-        activity_type: Some(ActivityType { name: "work".to_owned() }),
-        task_queue: Some(TaskQueue { name: "workers".to_owned(), ..Default::default() }),
+        activity_type: Some(ActivityType {
+            name: "work".to_owned(),
+        }),
+        task_queue: Some(TaskQueue {
+            name: "workers".to_owned(),
+            ..Default::default()
+        }),
         input: Some(payloads(id)),
         start_to_close_timeout: seconds(30),
-        retry_policy: Some(RetryPolicy { maximum_attempts: 3, ..Default::default() }),
+        retry_policy: Some(RetryPolicy {
+            maximum_attempts: 3,
+            ..Default::default()
+        }),
         ..Default::default()
     }
 }
@@ -309,7 +450,10 @@ pub fn activity_command(id: &str) -> Command {
 /// An activity with one attempt whose `kind` of timeout comes first.
 pub fn timed_activity(id: &str, kind: TimeoutType) -> Command {
     let mut schedule = ScheduleActivityTaskCommandAttributes {
-        retry_policy: Some(RetryPolicy { maximum_attempts: 1, ..Default::default() }),
+        retry_policy: Some(RetryPolicy {
+            maximum_attempts: 1,
+            ..Default::default()
+        }),
         start_to_close_timeout: seconds(100),
         ..schedule(id)
     };
@@ -323,34 +467,62 @@ pub fn timed_activity(id: &str, kind: TimeoutType) -> Command {
 }
 
 pub fn cancel_activity(scheduled_event_id: i64) -> Command {
-    command(C::RequestCancelActivityTaskCommandAttributes(RequestCancelActivityTaskCommandAttributes { scheduled_event_id }))
+    command(C::RequestCancelActivityTaskCommandAttributes(
+        RequestCancelActivityTaskCommandAttributes { scheduled_event_id },
+    ))
 }
 
 pub fn timer_command(id: &str, ms: i64) -> Command {
-    command(C::StartTimerCommandAttributes(StartTimerCommandAttributes {
-        timer_id: id.to_owned(),
-        start_to_fire_timeout: Some(orchestrion_history::wire::duration(ms * 1_000_000)),
-    }))
+    command(C::StartTimerCommandAttributes(
+        StartTimerCommandAttributes {
+            timer_id: id.to_owned(),
+            start_to_fire_timeout: Some(orchestrion_history::wire::duration(ms * 1_000_000)),
+        },
+    ))
 }
 
 pub fn cancel_timer(id: &str) -> Command {
-    command(C::CancelTimerCommandAttributes(CancelTimerCommandAttributes { timer_id: id.to_owned() }))
+    command(C::CancelTimerCommandAttributes(
+        CancelTimerCommandAttributes {
+            timer_id: id.to_owned(),
+        },
+    ))
 }
 
 pub fn complete_command() -> Command {
-    command(C::CompleteWorkflowExecutionCommandAttributes(CompleteWorkflowExecutionCommandAttributes { result: None }))
+    command(C::CompleteWorkflowExecutionCommandAttributes(
+        CompleteWorkflowExecutionCommandAttributes { result: None },
+    ))
 }
 
 pub fn payloads(text: &str) -> Payloads {
-    let metadata = [("encoding", "json/plain"), ("messageType", "test"), ("third", "entry")];
-    let metadata = metadata.into_iter().map(|(k, v)| (k.to_owned(), v.as_bytes().to_vec())).collect();
-    Payloads { payloads: vec![Payload { metadata, data: format!("\"{text}\"").into_bytes(), ..Default::default() }] }
+    let metadata = [
+        ("encoding", "json/plain"),
+        ("messageType", "test"),
+        ("third", "entry"),
+    ];
+    let metadata = metadata
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v.as_bytes().to_vec()))
+        .collect();
+    Payloads {
+        payloads: vec![Payload {
+            metadata,
+            data: format!("\"{text}\"").into_bytes(),
+            ..Default::default()
+        }],
+    }
 }
 
 pub fn app_failure(message: &str, non_retryable: bool) -> Failure {
     Failure {
         message: message.to_owned(),
-        failure_info: Some(FailureInfo::ApplicationFailureInfo(ApplicationFailureInfo { non_retryable, ..Default::default() })),
+        failure_info: Some(FailureInfo::ApplicationFailureInfo(
+            ApplicationFailureInfo {
+                non_retryable,
+                ..Default::default()
+            },
+        )),
         ..Default::default()
     }
 }

@@ -46,17 +46,41 @@ fn runs(world: &World) -> Vec<Kept> {
     let mut kept = Vec::new();
     for shard in (0..SHARDS).map(ShardId) {
         for (key, value) in scan(world, &KeyRange::run_heads(shard)) {
-            let Key::RunHead { namespace, run_id, .. } = key else { panic!() };
+            let Key::RunHead {
+                namespace, run_id, ..
+            } = key
+            else {
+                panic!()
+            };
             let head = RunHead::decode(value).unwrap();
-            assert_eq!(head.quarantined, "", "{}: {} is quarantined\n{}", world.line(), head.workflow_id, world.story());
+            assert_eq!(
+                head.quarantined,
+                "",
+                "{}: {} is quarantined\n{}",
+                world.line(),
+                head.workflow_id,
+                world.story()
+            );
             let entries = scan(world, &KeyRange::journal_of(shard, &namespace, run_id));
-            let records: Vec<Record> = entries.iter().flat_map(|(_, entry)| decode_entry(entry).unwrap()).collect();
-            let state = replay::fold(&records).unwrap_or_else(|e| panic!("{}: {e}\n{}", world.line(), world.story()));
+            let records: Vec<Record> = entries
+                .iter()
+                .flat_map(|(_, entry)| decode_entry(entry).unwrap())
+                .collect();
+            let state = replay::fold(&records)
+                .unwrap_or_else(|e| panic!("{}: {e}\n{}", world.line(), world.story()));
             let mut interpreter = Interpreter::new();
             for event in records.iter().filter_map(Record::event) {
-                interpreter.apply(event).unwrap_or_else(|e| panic!("{}: {e}\n{}", world.line(), world.story()));
+                interpreter
+                    .apply(event)
+                    .unwrap_or_else(|e| panic!("{}: {e}\n{}", world.line(), world.story()));
             }
-            kept.push(Kept { namespace, run_id, workflow_id: head.workflow_id, records, state });
+            kept.push(Kept {
+                namespace,
+                run_id,
+                workflow_id: head.workflow_id,
+                records,
+                state,
+            });
         }
     }
     kept
@@ -67,18 +91,39 @@ pub fn check(world: &mut World) {
     let kept = runs(world);
     let known: BTreeSet<&str> = kept.iter().map(|run| run.workflow_id.as_str()).collect();
     for (id, acknowledged) in &world.acknowledged {
-        assert!(known.contains(id.as_str()), "{}: {id} was acknowledged and is lost\n{}", world.line(), world.story());
+        assert!(
+            known.contains(id.as_str()),
+            "{}: {id} was acknowledged and is lost\n{}",
+            world.line(),
+            world.story()
+        );
         let run = kept.iter().find(|run| run.workflow_id == *id).unwrap();
-        assert_eq!(run.namespace, acknowledged.namespace, "{}: {id} changed its tenant", world.line());
+        assert_eq!(
+            run.namespace,
+            acknowledged.namespace,
+            "{}: {id} changed its tenant",
+            world.line()
+        );
     }
-    assert_eq!(known.len(), kept.len(), "{}: an id has two runs", world.line());
+    assert_eq!(
+        known.len(),
+        kept.len(),
+        "{}: an id has two runs",
+        world.line()
+    );
     check_indexes(world, &kept);
     for run in &kept {
         check_undo(world, run);
     }
     let sent = world.sent();
     let distinct: BTreeSet<&String> = sent.iter().collect();
-    assert_eq!(sent.len(), distinct.len(), "{}: an event was sent twice\n{}", world.line(), world.story());
+    assert_eq!(
+        sent.len(),
+        distinct.len(),
+        "{}: an event was sent twice\n{}",
+        world.line(),
+        world.story()
+    );
 }
 
 fn check_indexes(world: &World, kept: &[Kept]) {
@@ -88,42 +133,105 @@ fn check_indexes(world: &World, kept: &[Kept]) {
     for run in kept {
         for entry in tasks::all(&run.state) {
             if entry.kind == QueueKind::Activity {
-                queues.insert((run.run_id, entry.queue.clone(), entry.at, entry.event_id, entry.attempt, entry.waiting));
+                queues.insert((
+                    run.run_id,
+                    entry.queue.clone(),
+                    entry.at,
+                    entry.event_id,
+                    entry.attempt,
+                    entry.waiting,
+                ));
             }
         }
         if let Some(due) = run.state.next_due() {
             timers.insert((due, run.run_id));
         }
-        listings.insert(run.run_id, (run.workflow_id.clone(), i32::from(run.state.status.wire())));
+        listings.insert(
+            run.run_id,
+            (run.workflow_id.clone(), i32::from(run.state.status.wire())),
+        );
     }
-    let (mut kept_queues, mut kept_timers, mut kept_listings) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+    let (mut kept_queues, mut kept_timers, mut kept_listings) =
+        (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
     for shard in (0..SHARDS).map(ShardId) {
         for (key, value) in scan(world, &KeyRange::queues(shard)) {
-            let Key::Queue { queue, at, run_id, event_id, .. } = key else { panic!() };
+            let Key::Queue {
+                queue,
+                at,
+                run_id,
+                event_id,
+                ..
+            } = key
+            else {
+                panic!()
+            };
             let attempt = i32::from_be_bytes(value[..4].try_into().unwrap());
-            kept_queues.insert((run_id, queue.to_string(), at, event_id, attempt, value[4] != 0));
+            kept_queues.insert((
+                run_id,
+                queue.to_string(),
+                at,
+                event_id,
+                attempt,
+                value[4] != 0,
+            ));
         }
         for (key, _) in scan(world, &KeyRange::timers(shard)) {
-            let Key::Timer { due, run_id, .. } = key else { panic!() };
+            let Key::Timer { due, run_id, .. } = key else {
+                panic!()
+            };
             kept_timers.insert((due, run_id));
         }
         for (key, value) in scan(world, &KeyRange::listings(shard)) {
-            let Key::Visibility { run_id, .. } = key else { panic!() };
+            let Key::Visibility { run_id, .. } = key else {
+                panic!()
+            };
             let listed = Visibility::decode(value).unwrap();
             kept_listings.insert(run_id, (listed.workflow_id, listed.status));
         }
     }
-    assert_eq!(kept_queues, queues, "{}: the queue index differs from the journals\n{}", world.line(), world.story());
-    assert_eq!(kept_timers, timers, "{}: the timer index differs from the journals\n{}", world.line(), world.story());
-    assert_eq!(kept_listings, listings, "{}: the listing differs from the journals\n{}", world.line(), world.story());
+    assert_eq!(
+        kept_queues,
+        queues,
+        "{}: the queue index differs from the journals\n{}",
+        world.line(),
+        world.story()
+    );
+    assert_eq!(
+        kept_timers,
+        timers,
+        "{}: the timer index differs from the journals\n{}",
+        world.line(),
+        world.story()
+    );
+    assert_eq!(
+        kept_listings,
+        listings,
+        "{}: the listing differs from the journals\n{}",
+        world.line(),
+        world.story()
+    );
 }
 
 /// Each revert undoes the newest completed task that no revert has undone; none succeeds twice.
 fn check_undo(world: &World, run: &Kept) {
-    let Some(known) = world.acknowledged.get(&run.workflow_id) else { return };
-    let revertible: BTreeSet<&str> =
-        known.plan.tasks.iter().filter(|task| task.revertible).map(|task| task.id.as_str()).collect();
-    let place = |id: &str| known.plan.tasks.iter().position(|task| task.id == id).unwrap_or_default();
+    let Some(known) = world.acknowledged.get(&run.workflow_id) else {
+        return;
+    };
+    let revertible: BTreeSet<&str> = known
+        .plan
+        .tasks
+        .iter()
+        .filter(|task| task.revertible)
+        .map(|task| task.id.as_str())
+        .collect();
+    let place = |id: &str| {
+        known
+            .plan
+            .tasks
+            .iter()
+            .position(|task| task.id == id)
+            .unwrap_or_default()
+    };
     let mut names = BTreeMap::new();
     // Completed and not yet reverted, oldest first; those that one workflow task saw count in plan order.
     let mut done: Vec<(usize, usize, String)> = Vec::new();
@@ -137,8 +245,19 @@ fn check_undo(world: &World, run: &Kept) {
                 if let Some(task) = a.activity_id.strip_prefix(REVERT_ID_PREFIX) {
                     done.sort();
                     let newest = done.pop().map(|(_, _, id)| id);
-                    assert_eq!(newest.as_deref(), Some(task), "{}: {} undoes the wrong task\n{}", world.line(), run.workflow_id, world.story());
-                    assert!(reverted.insert(task.to_owned()), "{}: {task} is reverted twice", world.line());
+                    assert_eq!(
+                        newest.as_deref(),
+                        Some(task),
+                        "{}: {} undoes the wrong task\n{}",
+                        world.line(),
+                        run.workflow_id,
+                        world.story()
+                    );
+                    assert!(
+                        reverted.insert(task.to_owned()),
+                        "{}: {task} is reverted twice",
+                        world.line()
+                    );
                 }
             }
             A::ActivityTaskCompletedEventAttributes(a) => {
@@ -151,7 +270,8 @@ fn check_undo(world: &World, run: &Kept) {
                 let data = &a.input.as_ref().unwrap().payloads[0].data;
                 let signal: serde_json::Value = serde_json::from_slice(data).unwrap();
                 let id = signal["task"].as_str().unwrap().to_owned();
-                let counted = done.iter().any(|(_, _, other)| *other == id) || reverted.contains(&id);
+                let counted =
+                    done.iter().any(|(_, _, other)| *other == id) || reverted.contains(&id);
                 if revertible.contains(id.as_str()) && !counted {
                     done.push((turn, place(&id), id));
                 }
@@ -178,15 +298,29 @@ pub fn check_ended(world: &mut World) {
         })
         .collect();
     for id in &sent {
-        assert!(outbox.contains(id), "{}: {id} was sent and is not in the outbox", world.line());
+        assert!(
+            outbox.contains(id),
+            "{}: {id} was sent and is not in the outbox",
+            world.line()
+        );
     }
     for run in runs(world) {
         use orchestrion_history::state::Status;
-        let told: Vec<&String> = outbox.iter().filter(|id| id.starts_with(&format!("{}-", run.workflow_id))).collect();
+        let told: Vec<&String> = outbox
+            .iter()
+            .filter(|id| id.starts_with(&format!("{}-", run.workflow_id)))
+            .collect();
         let expected = usize::from(run.state.status != Status::Terminated);
         // A terminated run may have told of its failure before.
-        let enough = told.len() == expected || (run.state.status == Status::Terminated && told.len() <= 1);
-        assert!(enough, "{}: {} ended {:?} and told {told:?}", world.line(), run.workflow_id, run.state.status);
+        let enough =
+            told.len() == expected || (run.state.status == Status::Terminated && told.len() <= 1);
+        assert!(
+            enough,
+            "{}: {} ended {:?} and told {told:?}",
+            world.line(),
+            run.workflow_id,
+            run.state.status
+        );
     }
 }
 

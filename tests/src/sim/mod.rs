@@ -22,11 +22,13 @@ use bytes::Bytes;
 use orchestrion::engine::call::{Call, ReplyTo};
 use orchestrion::engine::{CallError, Core, EngineOptions, Surroundings, Target};
 use orchestrion::orchestration::submission::json_payloads;
-use orchestrion::orchestration::{Action, Effect, Options, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE};
+use orchestrion::orchestration::{
+    Action, Effect, Options, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE,
+};
 use orchestrion::plan::{Plan, PlanTask};
 use orchestrion::seams::{Chance, SeededChance};
 use orchestrion_history::ids::{Namespace, ShardId, Timestamp, WorkflowId};
-use orchestrion_history::request::{Request, StartWorkflow, TerminateWorkflow};
+use orchestrion_history::request::{Request, StartWorkflow};
 use orchestrion_history::store::{Key, MemoryStore, Store, StoreErrorKind};
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -55,7 +57,12 @@ pub struct Profile {
 
 impl Default for Profile {
     fn default() -> Self {
-        Self { steps: 240, crashes: 20, commit_failures: 20, disconnects: 30 }
+        Self {
+            steps: 240,
+            crashes: 20,
+            commit_failures: 20,
+            disconnects: 30,
+        }
     }
 }
 
@@ -91,15 +98,22 @@ impl Surroundings for Recorder {
             Effect::StatusChanged(change) => change.event_id.clone(),
             Effect::CompensationFailed(record) => format!("comp-{}", record.id),
         };
-        let key = Key::Outbox { shard: ShardId::REGISTRY, namespace: namespace.clone(), event_id: id };
+        let key = Key::Outbox {
+            shard: ShardId::REGISTRY,
+            namespace: namespace.clone(),
+            event_id: id,
+        };
         vec![(key, Bytes::from_static(b"entry"))]
     }
 
     fn outbox_committed(&self, keys: Vec<Key>) {
-        self.sent.lock().unwrap().extend(keys.into_iter().filter_map(|key| match key {
-            Key::Outbox { event_id, .. } => Some(event_id),
-            _ => None,
-        }));
+        self.sent
+            .lock()
+            .unwrap()
+            .extend(keys.into_iter().filter_map(|key| match key {
+                Key::Outbox { event_id, .. } => Some(event_id),
+                _ => None,
+            }));
     }
 }
 
@@ -172,7 +186,11 @@ impl World {
             return self.restart();
         }
         if self.dice.is_one_of_1000(profile.commit_failures) {
-            let kind = if self.dice.roll(2) == 0 { StoreErrorKind::Full } else { StoreErrorKind::Unavailable };
+            let kind = if self.dice.roll(2) == 0 {
+                StoreErrorKind::Full
+            } else {
+                StoreErrorKind::Unavailable
+            };
             self.say(&format!("the next commit fails: {kind:?}"));
             self.store.fail_next_commit(kind);
         }
@@ -199,9 +217,19 @@ impl World {
         self.core = None;
         self.services.lose_all_sessions();
         let chance = Box::new(SeededChance::new(self.dice.roll(u64::MAX)));
-        let options = EngineOptions { shards: 3, cached_executions_max: 4, ..EngineOptions::default() };
+        let options = EngineOptions {
+            shards: 3,
+            cached_executions_max: 4,
+            ..EngineOptions::default()
+        };
         let store: Arc<dyn Store> = Arc::new(self.store.clone());
-        match Core::recover(store, chance, Box::new(self.recorder.clone()), options, self.now) {
+        match Core::recover(
+            store,
+            chance,
+            Box::new(self.recorder.clone()),
+            options,
+            self.now,
+        ) {
             Ok(core) => self.core = Some(core),
             Err(error) => self.say(&format!("the start failed: {error}")),
         }
@@ -229,7 +257,8 @@ impl World {
     }
 
     fn attach(&mut self, namespace: &Namespace, queue: &str) {
-        let (call, answer, tasks) = services::attach_call(namespace, queue, 1 + self.dice.roll(2) as u32);
+        let (call, answer, tasks) =
+            services::attach_call(namespace, queue, 1 + self.dice.roll(2) as u32);
         self.round(vec![call]);
         if let Ok(id) = answer_now(answer) {
             self.services.gain(namespace, queue, id, tasks);
@@ -245,9 +274,17 @@ impl World {
     }
 
     /// Asks, and answers what the caller learns; `None`: nobody answered.
-    pub fn ask(&mut self, target: Target, request: Request) -> Option<Result<orchestrion::engine::Accepted, CallError>> {
+    pub fn ask(
+        &mut self,
+        target: Target,
+        request: Request,
+    ) -> Option<Result<orchestrion::engine::Accepted, CallError>> {
         let (reply, answer) = oneshot::channel();
-        self.round(vec![Call::Request { target, request: Box::new(request), reply: ReplyTo::Caller(reply) }]);
+        self.round(vec![Call::Request {
+            target,
+            request: Box::new(request),
+            reply: ReplyTo::Caller(reply),
+        }]);
         answer_now(answer).ok()
     }
 
@@ -260,7 +297,10 @@ impl World {
         let id = format!("o_{}", self.submitted);
         self.submitted += 1;
         let submission = Submission {
-            action: Action { kind: String::new(), content: format!("do {id}") },
+            action: Action {
+                kind: String::new(),
+                content: format!("do {id}"),
+            },
             data: Vec::new(),
             plan: Some(plan.clone()),
             options: Options {
@@ -281,15 +321,32 @@ impl World {
             request_id: format!("start-{id}"),
             ..Default::default()
         };
-        let target = Target { namespace: namespace.clone(), workflow_id: WorkflowId::parse(&id).unwrap(), run_id: None };
+        let target = Target {
+            namespace: namespace.clone(),
+            workflow_id: WorkflowId::parse(&id).unwrap(),
+            run_id: None,
+        };
         let first = self.ask(target.clone(), Request::Start(Box::new(start.clone())));
-        let again = if self.dice.roll(4) == 0 { self.ask(target, Request::Start(Box::new(start))) } else { None };
-        let accepted: Vec<_> = [first, again].into_iter().flatten().filter_map(Result::ok).collect();
+        let again = if self.dice.roll(4) == 0 {
+            self.ask(target, Request::Start(Box::new(start)))
+        } else {
+            None
+        };
+        let accepted: Vec<_> = [first, again]
+            .into_iter()
+            .flatten()
+            .filter_map(Result::ok)
+            .collect();
         match accepted.first() {
             Some(first) => {
-                assert!(accepted.iter().all(|a| a.run_id == first.run_id), "{}: a repeated start made another run", self.line());
+                assert!(
+                    accepted.iter().all(|a| a.run_id == first.run_id),
+                    "{}: a repeated start made another run",
+                    self.line()
+                );
                 self.say(&format!("{id} is accepted with {} tasks", plan.tasks.len()));
-                self.acknowledged.insert(id, Acknowledged { plan, namespace });
+                self.acknowledged
+                    .insert(id, Acknowledged { plan, namespace });
             }
             None => {
                 self.say(&format!("{id} is not accepted"));
@@ -300,9 +357,15 @@ impl World {
 
     /// Somebody outside: a cancel, a termination, a request for a run that is not there.
     fn meddle(&mut self) {
-        let Some((id, known)) = self.pick() else { return };
+        let Some((id, known)) = self.pick() else {
+            return;
+        };
         let workflow_id = WorkflowId::parse(&id).unwrap();
-        let target = Target { namespace: known.namespace.clone(), workflow_id, run_id: None };
+        let target = Target {
+            namespace: known.namespace.clone(),
+            workflow_id,
+            run_id: None,
+        };
         match self.dice.roll(8) {
             0 => {
                 self.say(&format!("{id} is cancelled"));
@@ -311,12 +374,22 @@ impl World {
             }
             1 if self.dice.roll(4) == 0 => {
                 self.say(&format!("{id} is terminated"));
-                let _ = self.ask(target, Request::Terminate(Box::new(TerminateWorkflow::default())));
+                let _ = self.ask(target, Request::Terminate(Box::default()));
             }
             2 => {
                 let foreign = Namespace::parse("p_foreign").unwrap();
-                let answer = self.ask(Target { namespace: foreign, ..target }, Request::FireTimers);
-                assert!(!matches!(answer, Some(Ok(_))), "{}: a foreign namespace reached {id}", self.line());
+                let answer = self.ask(
+                    Target {
+                        namespace: foreign,
+                        ..target
+                    },
+                    Request::FireTimers,
+                );
+                assert!(
+                    !matches!(answer, Some(Ok(_))),
+                    "{}: a foreign namespace reached {id}",
+                    self.line()
+                );
             }
             _ => {
                 let ms = self.dice.roll(500);
@@ -327,7 +400,10 @@ impl World {
 
     fn pick(&mut self) -> Option<(String, Acknowledged)> {
         let index = self.dice.roll(self.acknowledged.len() as u64) as usize;
-        self.acknowledged.iter().nth(index).map(|(id, known)| (id.clone(), known.clone()))
+        self.acknowledged
+            .iter()
+            .nth(index)
+            .map(|(id, known)| (id.clone(), known.clone()))
     }
 
     fn advance(&mut self, by: Duration) {
@@ -363,11 +439,17 @@ impl World {
 
     /// The line that reproduces this run.
     pub fn line(&self) -> String {
-        format!("reproduce with ORCHESTRION_SIM_SEED={} cargo test -p orchestrion-tests --test simulation", self.seed)
+        format!(
+            "reproduce with ORCHESTRION_SIM_SEED={} cargo test -p orchestrion-tests --test simulation",
+            self.seed
+        )
     }
 
     pub(crate) fn say(&mut self, what: &str) {
-        self.log.push(format!("{:>9.3} {what}", self.now.since(EPOCH).as_secs_f64()));
+        self.log.push(format!(
+            "{:>9.3} {what}",
+            self.now.since(EPOCH).as_secs_f64()
+        ));
     }
 
     /// What happened, the last part of it.
@@ -395,7 +477,10 @@ fn random_plan(dice: &mut Dice) -> Plan {
         input.insert("n".to_owned(), json!(n));
         for earlier in &tasks {
             if dice.roll(3) == 0 {
-                input.insert(format!("from_{}", earlier.id), Value::String(format!("${}.value", earlier.id)));
+                input.insert(
+                    format!("from_{}", earlier.id),
+                    Value::String(format!("${}.value", earlier.id)),
+                );
                 depends_on.push(earlier.id.clone());
             }
         }
@@ -409,5 +494,9 @@ fn random_plan(dice: &mut Dice) -> Plan {
             depends_on,
         });
     }
-    Plan { task_zero: Map::new(), tasks, parallel_groups: Vec::new() }
+    Plan {
+        task_zero: Map::new(),
+        tasks,
+        parallel_groups: Vec::new(),
+    }
 }

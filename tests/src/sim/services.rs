@@ -8,7 +8,8 @@ use orchestrion::orchestration::submission::{json_payload, json_payloads};
 use orchestrion::orchestration::{ABORT_FAILURE_TYPE, LATE_RESULT_SIGNAL, REVERT_ID_PREFIX};
 use orchestrion_history::ids::{Namespace, TaskQueueName};
 use orchestrion_history::request::{
-    ActivityRef, CompleteActivity, FailActivity, Rejection, ReportActivityProgress, Request, SignalWorkflow,
+    ActivityRef, CompleteActivity, FailActivity, Rejection, ReportActivityProgress, Request,
+    SignalWorkflow,
 };
 use orchestrion_proto::temporal::api::common::v1::Payloads;
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
@@ -28,20 +29,34 @@ pub fn namespace(n: u64) -> Namespace {
 
 /// Every queue there is.
 pub fn queues() -> Vec<(Namespace, String)> {
-    (0..2).flat_map(|n| NAMES.iter().map(move |name| (namespace(n), (*name).to_owned()))).collect()
+    (0..2)
+        .flat_map(|n| {
+            NAMES
+                .iter()
+                .map(move |name| (namespace(n), (*name).to_owned()))
+        })
+        .collect()
 }
 
 pub(super) fn attach_call(
     namespace: &Namespace,
     queue: &str,
     window: u32,
-) -> (Call, oneshot::Receiver<SessionId>, mpsc::UnboundedReceiver<Dispatch>) {
+) -> (
+    Call,
+    oneshot::Receiver<SessionId>,
+    mpsc::UnboundedReceiver<Dispatch>,
+) {
     let (reply, answer) = oneshot::channel();
     let (tasks_tx, tasks) = mpsc::unbounded_channel();
     let call = Call::Attach {
         namespace: Some(namespace.clone()),
         queue: TaskQueueName::parse(queue).unwrap(),
-        poller: Poller { identity: format!("sim {queue}"), window, tasks: tasks_tx },
+        poller: Poller {
+            identity: format!("sim {queue}"),
+            window,
+            tasks: tasks_tx,
+        },
         reply,
     };
     (call, answer, tasks)
@@ -61,15 +76,29 @@ pub(super) struct Services {
 
 impl Services {
     pub(super) fn session(&self, namespace: &Namespace, queue: &str) -> Option<SessionId> {
-        self.connected.get(&(namespace.clone(), queue.to_owned())).map(|c| c.session)
+        self.connected
+            .get(&(namespace.clone(), queue.to_owned()))
+            .map(|c| c.session)
     }
 
-    pub(super) fn gain(&mut self, namespace: &Namespace, queue: &str, session: SessionId, tasks: mpsc::UnboundedReceiver<Dispatch>) {
-        self.connected.insert((namespace.clone(), queue.to_owned()), Connected { session, tasks });
+    pub(super) fn gain(
+        &mut self,
+        namespace: &Namespace,
+        queue: &str,
+        session: SessionId,
+        tasks: mpsc::UnboundedReceiver<Dispatch>,
+    ) {
+        self.connected.insert(
+            (namespace.clone(), queue.to_owned()),
+            Connected { session, tasks },
+        );
     }
 
     pub(super) fn lose(&mut self, namespace: &Namespace, queue: &str) {
-        if let Some(lost) = self.connected.remove(&(namespace.clone(), queue.to_owned())) {
+        if let Some(lost) = self
+            .connected
+            .remove(&(namespace.clone(), queue.to_owned()))
+        {
             self.forget_session(lost.session);
         }
     }
@@ -118,7 +147,10 @@ impl Services {
             15 => {
                 let update = json_payload(&json!({"progress": 50}));
                 let activity = ActivityRef::Scheduled(dispatch.scheduled_event_id);
-                let request = Request::ReportActivityProgress(Box::new(ReportActivityProgress { activity, update }));
+                let request = Request::ReportActivityProgress(Box::new(ReportActivityProgress {
+                    activity,
+                    update,
+                }));
                 ask(world, &dispatch, request);
             }
             // Stalls: the slot is free again, the answer may come much later.
@@ -140,10 +172,18 @@ impl Services {
         }
     }
 
-    fn answer(&mut self, world: &mut World, index: usize, request: impl FnOnce(&Dispatch) -> Request) {
+    fn answer(
+        &mut self,
+        world: &mut World,
+        index: usize,
+        request: impl FnOnce(&Dispatch) -> Request,
+    ) {
         let (session, dispatch) = self.unanswered.remove(index);
         let request = request(&dispatch);
-        world.say(&format!("{} answers {} of {}", dispatch.activity_type, dispatch.activity_id, dispatch.workflow_id));
+        world.say(&format!(
+            "{} answers {} of {}",
+            dispatch.activity_type, dispatch.activity_id, dispatch.workflow_id
+        ));
         let refused = ask(world, &dispatch, request.clone());
         if refused && is_success(&request) && !dispatch.activity_id.starts_with(REVERT_ID_PREFIX) {
             late_result(world, &dispatch, &request);
@@ -160,11 +200,15 @@ fn is_success(request: &Request) -> bool {
 
 /// As the socket does it: a result whose activity has closed goes on as a signal.
 fn late_result(world: &mut World, dispatch: &Dispatch, request: &Request) {
-    let Request::CompleteActivity(complete) = request else { return };
+    let Request::CompleteActivity(complete) = request else {
+        return;
+    };
     let result: Value = read(complete.result.as_ref());
     let signal = SignalWorkflow {
         name: LATE_RESULT_SIGNAL.to_owned(),
-        input: Some(json_payloads(&json!({"task": dispatch.activity_id, "result": result}))),
+        input: Some(json_payloads(
+            &json!({"task": dispatch.activity_id, "result": result}),
+        )),
         request_id: format!("late-{}-{}", dispatch.activity_id, dispatch.attempt),
         ..Default::default()
     };
@@ -172,7 +216,10 @@ fn late_result(world: &mut World, dispatch: &Dispatch, request: &Request) {
 }
 
 fn read(payloads: Option<&Payloads>) -> Value {
-    payloads.and_then(|p| p.payloads.first()).and_then(|p| serde_json::from_slice(&p.data).ok()).unwrap_or(Value::Null)
+    payloads
+        .and_then(|p| p.payloads.first())
+        .and_then(|p| serde_json::from_slice(&p.data).ok())
+        .unwrap_or(Value::Null)
 }
 
 /// Asks; `true` if the activity was not there any more.
@@ -182,7 +229,10 @@ fn ask(world: &mut World, dispatch: &Dispatch, request: Request) -> bool {
         workflow_id: dispatch.workflow_id.clone(),
         run_id: Some(dispatch.run_id),
     };
-    matches!(world.ask(target, request), Some(Err(CallError::Rejected(Rejection::NotFound { .. }))))
+    matches!(
+        world.ask(target, request),
+        Some(Err(CallError::Rejected(Rejection::NotFound { .. })))
+    )
 }
 
 fn succeed(dispatch: &Dispatch, second: bool) -> Request {
@@ -213,7 +263,13 @@ fn failure(dispatch: &Dispatch, info: ApplicationFailureInfo) -> Request {
 }
 
 fn fail(dispatch: &Dispatch) -> Request {
-    failure(dispatch, ApplicationFailureInfo { r#type: "ServiceError".to_owned(), ..Default::default() })
+    failure(
+        dispatch,
+        ApplicationFailureInfo {
+            r#type: "ServiceError".to_owned(),
+            ..Default::default()
+        },
+    )
 }
 
 fn abort(dispatch: &Dispatch) -> Request {

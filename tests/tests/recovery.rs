@@ -1,0 +1,277 @@
+//! The engine over a store that lost its indexes, holds a damaged journal, or is full: a clear decision each, and nothing lost.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use orchestrion::engine::{CallError, Engine, EngineOptions, NoSurroundings, Target};
+use orchestrion::orchestration::submission::json_payloads;
+use orchestrion::orchestration::{Action, Options, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE};
+use orchestrion::plan::{Plan, PlanTask};
+use orchestrion::seams::{Clock, ManualClock, SeededChance};
+use orchestrion_history::ids::{Namespace, ShardId, TaskQueueName, Timestamp, WorkflowId};
+use orchestrion_history::request::{ActivityRef, CompleteActivity, Request, StartWorkflow};
+use orchestrion_history::state::Status;
+use orchestrion_history::store::{
+    Batch, Key, KeyRange, MemoryStore, Op, RocksStore, RocksStoreOptions, ShardWrite, Store,
+    StoreErrorKind,
+};
+use serde_json::{Map, json};
+
+const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000_000);
+
+fn engine(store: &Arc<dyn Store>, clock: &ManualClock) -> Engine {
+    let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+    let options = EngineOptions {
+        shards: 2,
+        retention: Duration::from_secs(60),
+        retention_sweep: Duration::from_secs(1),
+        ..EngineOptions::default()
+    };
+    Engine::start(
+        store.clone(),
+        clock,
+        Box::new(SeededChance::new(1)),
+        Box::new(NoSurroundings),
+        options,
+    )
+    .unwrap()
+}
+
+fn tenant() -> Namespace {
+    Namespace::parse("p_1").unwrap()
+}
+
+fn target(id: &str) -> Target {
+    Target {
+        namespace: tenant(),
+        workflow_id: WorkflowId::parse(id).unwrap(),
+        run_id: None,
+    }
+}
+
+fn start(id: &str) -> StartWorkflow {
+    let task = |id: &str| PlanTask {
+        id: id.to_owned(),
+        service: "s_one".to_owned(),
+        service_name: "one".to_owned(),
+        revertible: false,
+        input: Map::new(),
+        depends_on: Vec::new(),
+    };
+    let submission = Submission {
+        action: Action {
+            kind: String::new(),
+            content: "do it".to_owned(),
+        },
+        data: Vec::new(),
+        plan: Some(Plan {
+            task_zero: Map::new(),
+            tasks: vec![task("task1"), task("task2")],
+            parallel_groups: Vec::new(),
+        }),
+        options: Options::default(),
+    };
+    StartWorkflow {
+        workflow_id: id.to_owned(),
+        workflow_type: WORKFLOW_TYPE.to_owned(),
+        task_queue: WORKFLOW_QUEUE.to_owned(),
+        input: Some(json_payloads(&submission)),
+        request_id: format!("start-{id}"),
+        ..Default::default()
+    }
+}
+
+fn index(store: &dyn Store) -> Vec<(Key, Bytes)> {
+    let shards = [ShardId(0), ShardId(1)];
+    let of = |range: KeyRange| store.scan(&range, usize::MAX, false).unwrap().entries;
+    shards
+        .iter()
+        .flat_map(|s| {
+            [
+                of(KeyRange::queues(*s)),
+                of(KeyRange::timers(*s)),
+                of(KeyRange::listings(*s)),
+            ]
+            .concat()
+        })
+        .collect()
+}
+
+/// Serves every task of the queue until `ids` have ended.
+async fn finish(engine: &Engine, ids: &[&str]) {
+    let handle = engine.handle();
+    let queue = TaskQueueName::parse("s_one").unwrap();
+    let mut session = handle
+        .attach(Some(tenant()), queue, "worker".to_owned(), 4)
+        .await
+        .unwrap();
+    for _ in 0..ids.len() * 2 {
+        let dispatch = session.tasks.recv().await.unwrap();
+        let complete = CompleteActivity {
+            activity: ActivityRef::Scheduled(dispatch.scheduled_event_id),
+            result: Some(json_payloads(
+                &json!({"task": {"ok": true}, "compensation": null}),
+            )),
+            identity: "worker".to_owned(),
+        };
+        let target = Target {
+            namespace: dispatch.namespace,
+            workflow_id: dispatch.workflow_id,
+            run_id: Some(dispatch.run_id),
+        };
+        handle
+            .request(target, Request::CompleteActivity(Box::new(complete)))
+            .await
+            .unwrap();
+        handle.release(session.id);
+    }
+    for id in ids {
+        assert_eq!(
+            handle.state(target(id)).await.unwrap().status,
+            Status::Completed,
+            "{id}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn dropped_indexes_are_rebuilt_from_the_journals() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = || RocksStoreOptions {
+        shards: 2,
+        ..RocksStoreOptions::default()
+    };
+    let clock = ManualClock::at(EPOCH);
+    let ids = ["o_1", "o_2", "o_3", "o_4", "o_5"];
+    let kept = {
+        let store: Arc<dyn Store> = Arc::new(RocksStore::open(folder.path(), options()).unwrap());
+        let engine = engine(&store, &clock);
+        for id in ids {
+            engine.handle().start(tenant(), start(id)).await.unwrap();
+        }
+        engine.stop();
+        let kept = index(&*store);
+        store.drop_indexes().unwrap();
+        assert!(index(&*store).is_empty());
+        kept
+    };
+    let store: Arc<dyn Store> = Arc::new(RocksStore::open(folder.path(), options()).unwrap());
+    let engine = engine(&store, &clock);
+    assert_eq!(index(&*store), kept);
+    finish(&engine, &ids).await;
+    engine.stop();
+}
+
+#[tokio::test]
+async fn a_damaged_journal_is_quarantined_and_the_others_go_on() {
+    let store = MemoryStore::new();
+    let clock = ManualClock::at(EPOCH);
+    let shared: Arc<dyn Store> = Arc::new(store.clone());
+    let first = engine(&shared, &clock);
+    for id in ["o_good", "o_bad"] {
+        first.handle().start(tenant(), start(id)).await.unwrap();
+    }
+    let run = first
+        .handle()
+        .current_run(&tenant(), &WorkflowId::parse("o_bad").unwrap())
+        .unwrap()
+        .unwrap();
+    first.stop();
+
+    let shard = ShardId::of(&tenant(), &WorkflowId::parse("o_bad").unwrap(), 2);
+    let key = Key::Journal {
+        shard,
+        namespace: tenant(),
+        run_id: run,
+        first_seq: 1,
+    };
+    let mut entry = shared.get(&key).unwrap().unwrap().to_vec();
+    let last = entry.len() - 1;
+    entry.truncate(last);
+    let range = shared.acquire(shard).unwrap();
+    let ops = vec![Op::Put(key.clone(), entry.clone().into())];
+    shared
+        .commit(&Batch {
+            shards: vec![ShardWrite { shard, range, ops }],
+        })
+        .unwrap();
+
+    let second = engine(&shared, &clock);
+    let error = second.handle().state(target("o_bad")).await.unwrap_err();
+    assert!(matches!(&error, CallError::Quarantined { .. }), "{error}");
+    assert!(error.to_string().contains("o_bad"), "{error}");
+    assert_eq!(
+        shared.get(&key).unwrap().unwrap(),
+        entry,
+        "what is damaged is kept as it is"
+    );
+    // Nobody waits for the damaged one's tasks: only those of the good one are handed out.
+    finish(&second, &["o_good"]).await;
+    second.stop();
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_loses_nothing() {
+    let store = MemoryStore::new();
+    let clock = ManualClock::at(EPOCH);
+    let shared: Arc<dyn Store> = Arc::new(store.clone());
+    let engine = engine(&shared, &clock);
+    let handle = engine.handle();
+    handle.start(tenant(), start("o_1")).await.unwrap();
+
+    store.fail_next_commit(StoreErrorKind::Full);
+    let refused = handle.start(tenant(), start("o_2")).await.unwrap_err();
+    assert!(matches!(refused, CallError::Unavailable(_)), "{refused}");
+    assert!(
+        handle
+            .current_run(&tenant(), &WorkflowId::parse("o_2").unwrap())
+            .unwrap()
+            .is_none(),
+        "a refusal leaves no trace"
+    );
+    // It stops accepting for a moment, then goes on.
+    let still = handle.start(tenant(), start("o_3")).await.unwrap_err();
+    assert!(matches!(still, CallError::Unavailable(_)), "{still}");
+    clock.advance(Duration::from_secs(1));
+    handle.start(tenant(), start("o_2")).await.unwrap();
+    finish(&engine, &["o_1", "o_2"]).await;
+    engine.stop();
+}
+
+#[tokio::test]
+async fn closed_runs_leave_after_their_retention_and_open_ones_stay() {
+    let store = MemoryStore::new();
+    let clock = ManualClock::at(EPOCH);
+    let shared: Arc<dyn Store> = Arc::new(store.clone());
+    let engine = engine(&shared, &clock);
+    let handle = engine.handle();
+    handle.start(tenant(), start("o_done")).await.unwrap();
+    finish(&engine, &["o_done"]).await;
+    clock.advance(Duration::from_secs(120));
+    handle.start(tenant(), start("o_open")).await.unwrap();
+    clock.advance(Duration::from_secs(2));
+    // Any call makes a round, and a round sweeps.
+    let _ = handle.state(target("o_open")).await.unwrap();
+    assert!(matches!(
+        handle.state(target("o_done")).await,
+        Err(CallError::Rejected(_))
+    ));
+    let listed: Vec<String> = handle
+        .list(&tenant(), 10)
+        .unwrap()
+        .into_iter()
+        .map(|l| l.workflow_id)
+        .collect();
+    assert_eq!(listed, ["o_open"]);
+    let journals = [ShardId(0), ShardId(1)].map(|s| {
+        shared
+            .scan(&KeyRange::run_heads(s), 10, false)
+            .unwrap()
+            .entries
+            .len()
+    });
+    assert_eq!(journals.iter().sum::<usize>(), 1);
+    engine.stop();
+}
