@@ -7,6 +7,10 @@ pub struct Limits {
     pub history_events_max: i64,
     /// Bytes of a history; at the limit the run is terminated with the reason.
     pub history_bytes_max: u64,
+    /// Bytes of a run's notes (attempts, heartbeats, progress updates); at the limit the run ends with the reason.
+    pub note_bytes_max: u64,
+    /// Bytes of one activity result.
+    pub result_bytes_max: u64,
     /// Activities that are not closed.
     pub pending_activities_max: usize,
     /// Signals in one run.
@@ -24,6 +28,9 @@ impl Default for Limits {
         Self {
             history_events_max: 51_200,
             history_bytes_max: 50 * 1024 * 1024,
+            note_bytes_max: 50 * 1024 * 1024,
+            // orra's clients may send results of 10 MiB, and a revertible service sends its result twice.
+            result_bytes_max: 24 * 1024 * 1024,
             pending_activities_max: 2_000,
             signals_max: 10_000,
             id_bytes_max: crate::ids::ID_BYTES_MAX,

@@ -107,6 +107,8 @@ pub struct MutableState {
     pub records: u64,
     /// Bytes of its events.
     pub history_bytes: u64,
+    /// Bytes of its notes.
+    pub note_bytes: u64,
     /// The one workflow task a run can have.
     pub workflow_task: WorkflowTask,
     /// The id of the `WorkflowTaskStarted` of the last completed workflow task; 0 before the first.

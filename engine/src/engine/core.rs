@@ -12,8 +12,8 @@ use orchestrion_history::ids::{
 };
 use orchestrion_history::record::{Record, decode_entry};
 use orchestrion_history::request::{
-    Rejection, Reply, Request, StartActivityAttempt, StartWorkflow, TerminateWorkflow,
-    WorkflowTaskStart,
+    Rejection, Reply, Request, RequestCancelWorkflow, StartActivityAttempt, StartWorkflow,
+    TerminateWorkflow, WorkflowTaskStart,
 };
 use orchestrion_history::state::{MutableState, Stage, Status};
 use orchestrion_history::store::{Key, KeyRange, QueueKind, Store, StoreError};
@@ -36,6 +36,8 @@ use crate::seams::Chance;
 
 /// After a failed commit the engine waits so long before it tries again by itself.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// A run whose timer fired and is still due is looked at again after so long.
+const PAUSE_BETWEEN_FIRES: Duration = Duration::from_secs(1);
 /// Runs whose timers fire in one round.
 const TIMERS_PER_ROUND: usize = 512;
 
@@ -73,6 +75,8 @@ pub struct Core {
     pub(super) surroundings: Box<dyn Surroundings>,
     pub(super) next_offline_check: Option<Timestamp>,
     pub(super) next_sweep: Timestamp,
+    /// Where the sweep under way goes on.
+    pub(super) sweep_at: Option<(ShardId, KeyRange)>,
     /// When this process took over.
     pub(super) recovered_at: Timestamp,
     watchers: HashMap<RunKey, Vec<Watcher>>,
@@ -80,6 +84,8 @@ pub struct Core {
     rounds: u64,
     paused_until: Option<Timestamp>,
     failure: Option<StoreError>,
+    /// Runs on which the core contradicted itself, and how.
+    set_aside: HashMap<RunKey, String>,
     /// Queues and timers in memory may differ from the store: a commit failed.
     stale_indexes: bool,
 }
@@ -105,12 +111,14 @@ impl Core {
             surroundings,
             next_offline_check: None,
             next_sweep,
+            sweep_at: None,
             recovered_at: now,
             watchers: HashMap::new(),
             chance,
             rounds: 0,
             paused_until: None,
             failure: None,
+            set_aside: HashMap::new(),
             stale_indexes: false,
         }
     }
@@ -122,9 +130,11 @@ impl Core {
 
     /// How long nothing happens by itself; `None` is for ever.
     pub fn idle_for(&self, now: Timestamp) -> Option<Duration> {
+        let again = self.stale_indexes.then_some(now);
         let due = [
             self.timers.next(),
             self.next_offline_check,
+            again,
             Some(self.next_sweep),
         ]
         .into_iter()
@@ -163,6 +173,7 @@ impl Core {
             self.sweep(&mut round);
         }
         self.settle(&mut round);
+        self.offline_check_from(now);
         self.commit(round);
         self.evict();
         stop
@@ -342,12 +353,41 @@ impl Core {
             Err(CallError::Rejected(rejection)) => {
                 tracing::debug!(%rejection, workflow_id = %target.workflow_id, "overtaken")
             }
+            Err(error @ CallError::Quarantined { .. }) => {
+                tracing::error!(%error, "the engine's own request failed");
+            }
             Err(error) => {
                 tracing::error!(%error, workflow_id = %target.workflow_id, "the engine's own request failed");
-                self.timers
-                    .set(&target.namespace, inner.run_id, &target.workflow_id, None);
+                self.read_later(round.now);
             }
         }
+        if inner.request == Request::FireTimers {
+            self.rearm(round.now, &target, inner.run_id);
+        }
+    }
+
+    /// What was due has fired, or never will: the entry in memory follows the state, and cannot spin.
+    fn rearm(&mut self, now: Timestamp, target: &Target, run_id: RunId) {
+        let run = (target.namespace.clone(), run_id);
+        let due = self
+            .executions
+            .get(&run)
+            .and_then(|execution| execution.state.next_due());
+        let due = due.map(|due| {
+            if due <= now {
+                now.plus(PAUSE_BETWEEN_FIRES)
+            } else {
+                due
+            }
+        });
+        self.timers
+            .set(&target.namespace, run_id, &target.workflow_id, due);
+    }
+
+    /// What the store did not give now is taken from it again soon.
+    fn read_later(&mut self, now: Timestamp) {
+        self.stale_indexes = true;
+        self.paused_until = Some(now.plus(PAUSE_AFTER_FAILURE));
     }
 
     /// Starts a run, or finds the one that this request started before.
@@ -377,6 +417,8 @@ impl Core {
             }
             Some(run_id) => {
                 let current = self.read_current(shard, &key)?.unwrap_or_default();
+                // Known from the store alone: the map is for runs in memory.
+                self.current.remove(&key);
                 if !start.request_id.is_empty() && current.create_request_id == start.request_id {
                     return Ok(Accepted {
                         run_id,
@@ -453,14 +495,29 @@ impl Core {
         };
         let transition = decide(&execution.state, &context, request)?;
         if !transition.records.is_empty() {
-            self.advance(round, run, transition.records)?;
-            builtin::take_turns(self, round, run)?;
-            self.hold_limits(round, run)?;
+            let followed = self
+                .advance(round, run, transition.records)
+                .and_then(|()| builtin::take_turns(self, round, run))
+                .and_then(|()| self.hold_limits(round, run));
+            if let Err(error) = followed {
+                return Err(self.contradicted(round, run, error));
+            }
         }
         Ok(transition.reply)
     }
 
-    /// A run whose history has grown to a limit is terminated, and says why: it never just stops.
+    /// The core contradicted itself on this run. What it drafted may not be written, so the whole round is not; the run is set aside until
+    /// the next start, so that the others go on.
+    fn contradicted(&mut self, round: &mut Round, run: &RunKey, error: CallError) -> CallError {
+        tracing::error!(%error, run_id = %run.1, "set aside: the engine contradicts itself on this run");
+        metrics::counter!("orchestrion_contradictions_total").increment(1);
+        self.set_aside.insert(run.clone(), error.to_string());
+        round.poisoned.get_or_insert_with(|| error.to_string());
+        error
+    }
+
+    /// A run whose journal has grown to a limit ends, and says why: it never just stops. A built-in run first undoes what it did; at twice
+    /// the limit it is terminated like any other.
     fn hold_limits(&mut self, round: &mut Round, run: &RunKey) -> Result<(), CallError> {
         let limits = &self.options.limits;
         let Some(execution) = self.executions.get(run) else {
@@ -468,29 +525,50 @@ impl Core {
         };
         let state = &execution.state;
         let events = state.next_event_id - 1;
-        let over =
-            events >= limits.history_events_max || state.history_bytes >= limits.history_bytes_max;
-        if !over || !state.is_running() {
+        let over = |times: u64| {
+            events.unsigned_abs() >= limits.history_events_max.unsigned_abs() * times
+                || state.history_bytes >= limits.history_bytes_max * times
+                || state.note_bytes >= limits.note_bytes_max * times
+        };
+        if !over(1) || !state.is_running() {
             return Ok(());
         }
         let reason = format!(
-            "history limit reached: {events} events and {} bytes, at most {} and {} are allowed",
-            state.history_bytes, limits.history_events_max, limits.history_bytes_max
+            "history limit reached: {events} events of {} bytes and {} bytes of notes; at most {}, {} and {} are allowed",
+            state.history_bytes,
+            state.note_bytes,
+            limits.history_events_max,
+            limits.history_bytes_max,
+            limits.note_bytes_max
         );
-        tracing::warn!(workflow_id = %execution.workflow_id, %reason, "terminated");
-        metrics::counter!("orchestrion_history_limit_terminations_total").increment(1);
+        let gently = execution.interpreter.is_some() && !over(2);
+        if gently && state.cancel_requested.is_some() {
+            return Ok(());
+        }
+        tracing::warn!(workflow_id = %execution.workflow_id, %reason, gently, "a run has grown too large");
+        metrics::counter!("orchestrion_history_limits_total").increment(1);
+        let identity = "orchestrion".to_owned();
+        let request = if gently {
+            Request::RequestCancel(Box::new(RequestCancelWorkflow {
+                reason,
+                identity,
+                request_id: String::new(),
+            }))
+        } else {
+            Request::Terminate(Box::new(TerminateWorkflow {
+                reason,
+                details: None,
+                identity,
+            }))
+        };
         let context = Context {
             now: round.now,
             volatile_start: None,
             limits,
         };
-        let terminate = TerminateWorkflow {
-            reason,
-            details: None,
-            identity: "orchestrion".to_owned(),
-        };
-        let transition = decide(state, &context, &Request::Terminate(Box::new(terminate)))?;
-        self.advance(round, run, transition.records)
+        let transition = decide(state, &context, &request)?;
+        self.advance(round, run, transition.records)?;
+        builtin::take_turns(self, round, run)
     }
 
     /// Applies records to a run and gathers what follows from them.
@@ -596,9 +674,14 @@ impl Core {
                         None => self.matching.unmatch(matched.session, &attempt),
                     }
                 }
-                Err(error) => {
+                Err(error @ (CallError::Rejected(_) | CallError::Quarantined { .. })) => {
                     tracing::debug!(%error, workflow_id = %target.workflow_id, "a queued attempt is over");
                     self.matching.unmatch(matched.session, &attempt);
+                }
+                Err(error) => {
+                    tracing::error!(%error, workflow_id = %target.workflow_id, "a queued attempt cannot be read");
+                    self.matching.unmatch(matched.session, &attempt);
+                    self.read_later(round.now);
                 }
             }
         }
@@ -639,6 +722,16 @@ impl Core {
         let touched = std::mem::take(&mut round.touched);
         for (run, _) in &touched {
             self.finish_run(&mut round, run);
+        }
+        if let Some(message) = round.poisoned.take() {
+            let kind = orchestrion_history::store::StoreErrorKind::Unavailable;
+            let error = StoreError {
+                kind,
+                operation: "commit",
+                key: None,
+                message,
+            };
+            return self.give_up(round, &touched, error);
         }
         // A round that writes nothing says nothing of the store's health.
         if let Some(batch) = round.batch(&self.ranges) {
@@ -748,6 +841,7 @@ impl Core {
 
     /// It is durable: everybody learns.
     fn publish(&mut self, mut round: Round, touched: &[(RunKey, WorkflowId)]) {
+        self.matching.settled();
         for answer in round.answers.drain(..) {
             answer.send();
         }
@@ -804,18 +898,19 @@ impl Core {
         tracing::error!(%error, kind = ?error.kind, runs = touched.len(), "a commit failed; its callers are told to ask again");
         metrics::counter!("orchestrion_commit_failures_total").increment(1);
         let answer: CallError = error.clone().into();
+        let now = round.now;
         for waiting in round.answers {
             waiting.fail(&answer);
         }
         for (run, _) in touched {
             self.forget(run);
         }
+        self.matching.restore();
         for outgoing in round.outgoing {
             self.matching.unmatch(outgoing.session, &outgoing.attempt);
         }
         self.failure = Some(error);
-        self.stale_indexes = true;
-        self.paused_until = Some(round.now.plus(PAUSE_AFTER_FAILURE));
+        self.read_later(now);
     }
 
     /// After a failed commit: fence off what may still be under way, and take queues and timers from the store again.
@@ -835,6 +930,7 @@ impl Core {
     /// Commits what a recovery asks of runs.
     pub(super) fn finish_recovery(&mut self, mut round: Round) {
         self.settle(&mut round);
+        self.offline_check_from(round.now);
         self.commit(round);
     }
 
@@ -857,7 +953,7 @@ impl Core {
             .iter()
             .map(|(run, execution)| (execution.last_used, run.clone()))
             .collect();
-        let keep = self.options.cached_executions_max * 9 / 10;
+        let keep = (self.options.cached_executions_max * 9 / 10).max(1);
         let leave = used.len() - keep;
         used.select_nth_unstable_by_key(leave, |(last_used, _)| *last_used);
         for (_, run) in &used[..leave] {
@@ -886,9 +982,22 @@ impl Core {
                 .ok_or_else(|| not_found(target))?,
         };
         let run = (target.namespace.clone(), run_id);
+        if let Some(reason) = self.set_aside.get(&run) {
+            let workflow_id = target.workflow_id.to_string();
+            return Err(CallError::Quarantined {
+                workflow_id,
+                reason: reason.clone(),
+            });
+        }
         if !self.executions.contains_key(&run) {
-            let execution = self.load(shard, target, run_id)?;
-            self.executions.insert(run.clone(), execution);
+            match self.load(shard, target, run_id) {
+                Ok(execution) => _ = self.executions.insert(run.clone(), execution),
+                Err(error) => {
+                    self.current
+                        .remove(&(target.namespace.clone(), target.workflow_id.clone()));
+                    return Err(error);
+                }
+            }
         }
         let execution = self.executions.get_mut(&run).expect("inserted above");
         if execution.workflow_id != target.workflow_id {
@@ -1107,6 +1216,7 @@ fn waiting(run: &RunKey, workflow_id: &WorkflowId, entry: &QueueEntry) -> Waitin
         attempt: entry.attempt,
         at: entry.at,
         marked: false,
+        look_at: Timestamp::ZERO,
     }
 }
 

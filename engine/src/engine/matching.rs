@@ -38,6 +38,8 @@ pub(super) struct Waiting {
     pub(super) at: Timestamp,
     /// Whether its journal says that nobody was connected.
     pub(super) marked: bool,
+    /// When its being without a worker has to be looked at; zero is at once.
+    pub(super) look_at: Timestamp,
 }
 
 impl Waiting {
@@ -85,6 +87,8 @@ pub(super) struct Matching {
     sessions: HashMap<SessionId, Attached>,
     owners: HashMap<AttemptKey, SessionId>,
     next_session: u64,
+    /// What this round took from sessions.
+    disowned: Vec<(AttemptKey, SessionId, (WorkflowId, i32))>,
 }
 
 impl Matching {
@@ -139,6 +143,10 @@ impl Matching {
             queue.sessions.retain(|other| *other != id);
             if queue.sessions.is_empty() {
                 queue.absent_since = Some(now);
+                queue
+                    .waiting
+                    .values_mut()
+                    .for_each(|task| task.look_at = Timestamp::ZERO);
             }
         }
         self.drop_if_idle(&session.queue);
@@ -187,20 +195,39 @@ impl Matching {
     }
 
     fn disown(&mut self, attempt: &AttemptKey) {
-        if let Some(session) = self
-            .owners
-            .remove(attempt)
-            .and_then(|owner| self.sessions.get_mut(&owner))
+        let Some(owner) = self.owners.remove(attempt) else {
+            return;
+        };
+        if let Some(had) = self
+            .sessions
+            .get_mut(&owner)
+            .and_then(|session| session.has.remove(attempt))
         {
-            session.has.remove(attempt);
+            self.disowned.push((attempt.clone(), owner, had));
         }
     }
 
+    /// The round failed: who had an attempt before it has it still, and may answer it.
+    pub(super) fn restore(&mut self) {
+        for (attempt, owner, had) in std::mem::take(&mut self.disowned) {
+            if let Some(session) = self.sessions.get_mut(&owner) {
+                session.has.insert(attempt.clone(), had);
+                self.owners.insert(attempt, owner);
+            }
+        }
+    }
+
+    /// The round is durable.
+    pub(super) fn settled(&mut self) {
+        self.disowned.clear();
+    }
+
     fn drop_if_idle(&mut self, key: &QueueKey) {
-        // A queue somebody once served is kept: it remembers since when nobody does.
-        if self.queues.get(key).is_some_and(|q| {
-            q.waiting.is_empty() && q.sessions.is_empty() && q.absent_since.is_none()
-        }) {
+        if self
+            .queues
+            .get(key)
+            .is_some_and(|queue| queue.waiting.is_empty() && queue.sessions.is_empty())
+        {
             self.queues.remove(key);
         }
     }
@@ -274,19 +301,22 @@ impl Matching {
             .any(|queue| queue.absent_since.is_some() && !queue.waiting.is_empty())
     }
 
-    pub(super) fn mark(&mut self, key: &QueueKey, waiting: &Waiting) {
-        let place = (
-            waiting.at,
-            waiting.namespace.clone(),
-            waiting.run_id,
-            waiting.event_id,
-        );
-        if let Some(waiting) = self
+    /// A task without a worker was looked at; the next look is due at `look_at`.
+    pub(super) fn looked(
+        &mut self,
+        key: &QueueKey,
+        task: &Waiting,
+        marked: bool,
+        look_at: Timestamp,
+    ) {
+        let place = (task.at, task.namespace.clone(), task.run_id, task.event_id);
+        if let Some(task) = self
             .queues
             .get_mut(key)
             .and_then(|queue| queue.waiting.get_mut(&place))
         {
-            waiting.marked = true;
+            task.marked |= marked;
+            task.look_at = look_at;
         }
     }
 

@@ -12,10 +12,13 @@ use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Fail
 
 use super::core::Core;
 use super::handle::Target;
+use super::matching::{QueueKey, Waiting};
 use super::round::{Inner, Round};
 
 /// How often queues without workers are looked at, while there are any.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
+/// Tasks looked at in one check; the others come with the next.
+const LOOKS_MAX: usize = 512;
 
 impl Core {
     pub(super) fn check_offline(&mut self, round: &mut Round) {
@@ -33,49 +36,62 @@ impl Core {
             if queue.namespace.is_none() {
                 continue; // The engine's own workers come with the engine.
             }
-            for task in waiting {
-                found.push((queue.clone(), task.clone(), since.max(task.at)));
+            let due = waiting.filter(|task| task.look_at <= round.now);
+            found.extend(due.map(|task| (queue.clone(), task.clone(), since.max(task.at))));
+            if found.len() >= LOOKS_MAX {
+                break;
             }
         }
+        found.truncate(LOOKS_MAX);
         for (queue, task, since) in found {
-            let absent = round.now.since(since);
-            let target = Target {
-                namespace: task.namespace.clone(),
-                workflow_id: task.workflow_id.clone(),
-                run_id: Some(task.run_id),
-            };
-            let grace = self.grace(&target, task.event_id);
-            let over = grace.is_some_and(|grace| absent >= grace);
-            if (over || absent >= self.options.waiting_mark) && !task.marked {
-                self.matching.mark(&queue, &task);
-                let mark = MarkActivityWaiting {
+            self.look(round, &queue, &task, since);
+        }
+    }
+
+    /// One task without a worker since `since`: shown as waiting, failed when its grace is over, looked at again when either is due.
+    fn look(&mut self, round: &mut Round, queue: &QueueKey, task: &Waiting, since: Timestamp) {
+        let target = Target {
+            namespace: task.namespace.clone(),
+            workflow_id: task.workflow_id.clone(),
+            run_id: Some(task.run_id),
+        };
+        let grace = self.grace(&target, task.event_id);
+        let absent = round.now.since(since);
+        let over = grace.is_some_and(|grace| absent >= grace);
+        let mark = (over || absent >= self.options.waiting_mark) && !task.marked;
+        let first = grace.map_or(self.options.waiting_mark, |grace| {
+            grace.min(self.options.waiting_mark)
+        });
+        let look_at = match (task.marked || mark, grace) {
+            (false, _) => since.plus(first),
+            (true, Some(grace)) => since.plus(grace),
+            (true, None) => Timestamp(i64::MAX),
+        };
+        self.matching.looked(queue, task, mark, look_at);
+        let ask = |request| Inner {
+            namespace: task.namespace.clone(),
+            workflow_id: task.workflow_id.clone(),
+            run_id: task.run_id,
+            request,
+        };
+        if mark {
+            round
+                .inner
+                .push_back(ask(Request::MarkActivityWaiting(MarkActivityWaiting {
                     scheduled_event_id: task.event_id,
                     attempt: task.attempt,
                     reason: "no worker of the service is connected".to_owned(),
-                };
-                let request = Request::MarkActivityWaiting(mark);
-                round.inner.push_back(Inner {
-                    namespace: task.namespace.clone(),
-                    workflow_id: task.workflow_id.clone(),
-                    run_id: task.run_id,
-                    request,
-                });
-            }
-            if over {
-                let failure = offline_failure(grace.unwrap_or_default());
-                let request = Request::FailActivity(Box::new(FailActivity {
+                })));
+        }
+        if over {
+            round
+                .inner
+                .push_back(ask(Request::FailActivity(Box::new(FailActivity {
                     activity: ActivityRef::Scheduled(task.event_id),
-                    failure,
+                    failure: offline_failure(grace.unwrap_or_default()),
                     identity: "orchestrion".to_owned(),
                     last_heartbeat: None,
-                }));
-                round.inner.push_back(Inner {
-                    namespace: task.namespace,
-                    workflow_id: task.workflow_id,
-                    run_id: task.run_id,
-                    request,
-                });
-            }
+                }))));
         }
     }
 

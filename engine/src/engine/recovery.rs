@@ -11,7 +11,6 @@ use orchestrion_history::request::{Request, ReturnActivityAttempt};
 use orchestrion_history::store::{Key, KeyRange, QueueKind, Store, StoreError, StoreErrorKind};
 use orchestrion_history::tasks;
 use orchestrion_proto::prost::Message;
-use orchestrion_proto::temporal::api::enums::v1::WorkflowExecutionStatus;
 use orchestrion_proto::v1::RunHead;
 
 use super::builtin;
@@ -115,6 +114,7 @@ impl Core {
             attempt,
             at: *at,
             marked: false,
+            look_at: Timestamp::ZERO,
         };
         if self.matching.is_owned(&task.key()) {
             return Ok(()); // A session of this process still has it.
@@ -153,19 +153,23 @@ impl Core {
                 shard = shard.0,
                 "indexes are missing: rebuilding them from the journals"
             );
-            let mut round = Round::new(now);
-            let mut pending = 0;
+            // Listings are written last: as long as there is none, the rebuild is not done.
+            let (mut round, mut listings) = (Round::new(now), Round::new(now));
+            let mut seen = 0;
             each(&*store, KeyRange::run_heads(shard), |key, value| {
-                self.reindex(&mut round, shard, key, value);
-                pending += 1;
-                if pending % PAGE == 0
+                self.reindex(&mut round, &mut listings, shard, key, value);
+                seen += 1;
+                if seen % PAGE == 0
                     && let Some(batch) = round.batch(&self.ranges)
                 {
                     store.commit(&batch)?;
                 }
                 Ok(())
             })?;
-            if let Some(batch) = round.batch(&self.ranges) {
+            for batch in [round.batch(&self.ranges), listings.batch(&self.ranges)]
+                .into_iter()
+                .flatten()
+            {
                 store.commit(&batch)?;
             }
         }
@@ -183,7 +187,14 @@ impl Core {
     }
 
     /// One run's entries. A run whose journal does not fold is quarantined by the attempt to load it.
-    fn reindex(&mut self, round: &mut Round, shard: ShardId, key: &Key, value: &Bytes) {
+    fn reindex(
+        &mut self,
+        round: &mut Round,
+        listings: &mut Round,
+        shard: ShardId,
+        key: &Key,
+        value: &Bytes,
+    ) {
         let Key::RunHead {
             namespace, run_id, ..
         } = key
@@ -215,7 +226,7 @@ impl Core {
             started: Timestamp(state.started_at),
             run_id: *run_id,
         };
-        round.index_put(
+        listings.index_put(
             key,
             visibility(&run, &workflow_id, state).encode_to_vec().into(),
         );
@@ -246,9 +257,7 @@ impl Core {
             };
             round.index_put(key, queue_value(&workflow_id, &entry));
         }
-        if head.status != WorkflowExecutionStatus::Running as i32 {
-            self.forget(&run);
-        }
+        self.forget(&run);
     }
 }
 

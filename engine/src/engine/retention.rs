@@ -1,5 +1,7 @@
 //! Retention: closed runs leave once they are old enough, a few at a time.
 
+use std::time::Duration;
+
 use orchestrion_history::ids::{ShardId, Timestamp, WorkflowId};
 use orchestrion_history::store::{Key, KeyRange, Store, StoreError};
 use orchestrion_proto::prost::Message;
@@ -9,71 +11,74 @@ use orchestrion_proto::v1::{CurrentRun, RunHead};
 use super::core::Core;
 use super::round::Round;
 
-/// Runs removed in one sweep; more wait for the next, which then comes soon.
-const RUNS_PER_SWEEP: usize = 256;
+/// Run heads looked at in one round.
+const HEADS_PER_PAGE: usize = 256;
+/// Between two pages the engine does its work.
+const BETWEEN_PAGES: Duration = Duration::from_millis(20);
 
 impl Core {
+    /// A few pages of run heads a round, from where the last sweep stopped.
     pub(super) fn sweep(&mut self, round: &mut Round) {
         if self.next_sweep > round.now {
             return;
-        }
-        self.next_sweep = round.now.plus(self.options.retention_sweep);
-        let horizon =
-            Timestamp(round.now.0.saturating_sub(
-                i64::try_from(self.options.retention.as_nanos()).unwrap_or(i64::MAX),
-            ));
-        let mut left = RUNS_PER_SWEEP;
-        for shard in (0..self.options.shards).map(ShardId) {
-            match self.sweep_shard(round, shard, horizon, left) {
-                Ok(removed) => left -= removed,
-                Err(error) => {
-                    tracing::error!(%error, "the retention sweep stopped; it goes on later")
-                }
-            }
-        }
-        if left == 0 {
-            self.next_sweep = round.now;
         }
         let (waiting, sessions) = self.matching.sizes();
         metrics::gauge!("orchestrion_tasks_waiting").set(waiting as f64);
         metrics::gauge!("orchestrion_sessions").set(sessions as f64);
         metrics::gauge!("orchestrion_timers").set(self.timers.len() as f64);
         metrics::gauge!("orchestrion_executions_cached").set(self.executions.len() as f64);
+
+        let kept = i64::try_from(self.options.retention.as_nanos()).unwrap_or(i64::MAX);
+        let horizon = Timestamp(round.now.0.saturating_sub(kept));
+        let (shard, range) = self
+            .sweep_at
+            .take()
+            .unwrap_or_else(|| (ShardId(0), KeyRange::run_heads(ShardId(0))));
+        let next = match self.sweep_page(round, shard, &range, horizon) {
+            Ok(Some(rest)) => Some((shard, rest)),
+            Ok(None) => Some(ShardId(shard.0 + 1))
+                .filter(|next| next.0 < self.options.shards)
+                .map(|next| (next, KeyRange::run_heads(next))),
+            Err(error) => {
+                tracing::error!(%error, "the retention sweep stopped; it begins anew later");
+                None
+            }
+        };
+        let wait = if next.is_some() {
+            BETWEEN_PAGES
+        } else {
+            self.options.retention_sweep
+        };
+        self.next_sweep = round.now.plus(wait);
+        self.sweep_at = next;
     }
 
-    fn sweep_shard(
+    /// Removes what is old enough on one page; answers the rest of the range.
+    fn sweep_page(
         &mut self,
         round: &mut Round,
         shard: ShardId,
+        range: &KeyRange,
         horizon: Timestamp,
-        max: usize,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<Option<KeyRange>, StoreError> {
         let store = self.store.clone();
-        let mut range = KeyRange::run_heads(shard);
+        let page = store.scan(range, HEADS_PER_PAGE, false)?;
         let mut removed = 0;
-        while removed < max {
-            let page = store.scan(&range, 1_024, false)?;
-            for (key, value) in &page.entries {
-                let Key::RunHead {
-                    namespace, run_id, ..
-                } = key
-                else {
-                    continue;
-                };
-                let Ok(head) = RunHead::decode(&value[..]) else {
-                    continue;
-                };
-                let open = head.status == WorkflowExecutionStatus::Running as i32;
-                if open || head.closed_at > horizon.0 || removed == max {
-                    continue;
-                }
+        for (key, value) in &page.entries {
+            let Key::RunHead {
+                namespace, run_id, ..
+            } = key
+            else {
+                continue;
+            };
+            let Ok(head) = RunHead::decode(&value[..]) else {
+                continue;
+            };
+            let open = head.status == WorkflowExecutionStatus::Running as i32;
+            if !open && head.closed_at <= horizon.0 {
                 self.forget(&(namespace.clone(), *run_id));
                 remove_run(&*store, round, shard, key, &head)?;
                 removed += 1;
-            }
-            match page.entries.last() {
-                Some((last, _)) if page.more => range = range.after(last),
-                _ => break,
             }
         }
         if removed > 0 {
@@ -83,7 +88,11 @@ impl Core {
                 "closed runs left after their retention"
             );
         }
-        Ok(removed)
+        Ok(page
+            .entries
+            .last()
+            .filter(|_| page.more)
+            .map(|(last, _)| range.after(last)))
     }
 }
 

@@ -85,6 +85,8 @@ pub(super) struct Round {
     pub(super) inner: VecDeque<Inner>,
     pub(super) outgoing: Vec<Outgoing>,
     pub(super) outbox: Vec<Key>,
+    /// Why nothing of this round may be written.
+    pub(super) poisoned: Option<String>,
     /// Queues in which a task or a slot became free.
     pub(super) queues: VecDeque<QueueKey>,
     appended: HashMap<RunKey, Appended>,

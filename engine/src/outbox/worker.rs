@@ -105,7 +105,12 @@ impl Worker {
             let wait = next.map_or(self.settings.sweep_interval, |at| at.since(now));
             tokio::select! {
                 keys = committed.recv() => match keys {
-                    Some(keys) => keys.into_iter().for_each(|key| self.add(&mut schedule, key)),
+                    Some(keys) => for key in keys {
+                        if self.add(&mut schedule, key).is_err() {
+                            // It is in the store: it comes with the next reading.
+                            read_store_at = Some(self.clock.now().plus(AGAIN_AFTER));
+                        }
+                    },
                     None => break,
                 },
                 Some(tried) = under_way.next(), if !under_way.is_empty() => {
@@ -151,8 +156,8 @@ impl Worker {
         }
     }
 
-    fn add(&self, schedule: &mut Schedule, key: Key) {
-        if let Ok(Some(entry)) = self.read(&key)
+    fn add(&self, schedule: &mut Schedule, key: Key) -> Result<(), StoreError> {
+        if let Some(entry) = self.read(&key)?
             && let Some(delivery) = pending(&entry)
         {
             schedule.add(
@@ -161,6 +166,7 @@ impl Worker {
                 Timestamp(entry.next_attempt_at),
             );
         }
+        Ok(())
     }
 
     fn read(&self, key: &Key) -> Result<Option<OutboxEntry>, StoreError> {

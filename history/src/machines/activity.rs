@@ -394,6 +394,15 @@ pub(super) fn complete(
     request: &CompleteActivity,
 ) -> Result<Transition, Rejection> {
     let (id, activity) = find(state, &request.activity)?;
+    let payloads = request.result.iter().flat_map(|result| &result.payloads);
+    let bytes: usize = payloads.map(|payload| payload.data.len()).sum();
+    if bytes as u64 > context.limits.result_bytes_max {
+        return Err(Rejection::Limit {
+            what: "activity result",
+            max: context.limits.result_bytes_max,
+            unit: "bytes",
+        });
+    }
     let mut draft = Draft::new(state, context);
     let close =
         Attributes::ActivityTaskCompletedEventAttributes(ActivityTaskCompletedEventAttributes {

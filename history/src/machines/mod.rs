@@ -11,6 +11,7 @@ pub mod timer;
 pub mod workflow;
 pub mod workflow_task;
 
+use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as A;
 use orchestrion_proto::v1::{Note, note};
@@ -130,10 +131,12 @@ pub fn apply(state: &mut MutableState, record: &Record) -> Result<(), Illegal> {
         });
     }
     state.records += 1;
-    if let Record::Event(event) = record {
-        use orchestrion_proto::prost::Message;
-        state.next_event_id = event.event_id + 1;
-        state.history_bytes += event.encoded_len() as u64;
+    match record {
+        Record::Event(event) => {
+            state.next_event_id = event.event_id + 1;
+            state.history_bytes += event.encoded_len() as u64;
+        }
+        Record::Note(note) => state.note_bytes += note.encoded_len() as u64,
     }
     Ok(())
 }

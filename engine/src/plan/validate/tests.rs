@@ -1,3 +1,5 @@
+//! Each reason of the validator, and generated plans with one violation each.
+
 use proptest::prelude::*;
 use serde_json::json;
 

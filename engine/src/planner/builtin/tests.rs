@@ -1,3 +1,5 @@
+//! The built-in planner on small catalogues of services.
+
 use serde_json::{Value, json};
 
 use super::*;

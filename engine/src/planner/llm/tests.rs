@@ -1,3 +1,5 @@
+//! The model planner against a server on loopback that answers well, badly, slowly and not at all.
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::AtomicU64;
