@@ -364,7 +364,14 @@ mod tests {
         let planner = Arc::new(Planner::Builtin(BuiltinPlanner));
         serve(handle, planner, |namespace| {
             assert_eq!(namespace.as_str(), "p_1");
-            Vec::new()
+            vec![Service {
+                id: "s_echo".to_owned(),
+                name: "echo".to_owned(),
+                description: "echoes".to_owned(),
+                input_schema: serde_json::json!({"type": "object"}),
+                output_schema: serde_json::json!({"type": "object"}),
+                revertible: false,
+            }]
         })
         .await;
         let Ok(Request::CompleteActivity(complete)) = engine.join() else {
