@@ -1,7 +1,7 @@
 //! The engine: one loop over an inbox, one synced commit a round.
 //!
 //! ```text
-//!  inbox --drain--> round: for each call: load, decide, apply, collect          (core.rs, builtin.rs)
+//!  inbox --drain--> round: for each call: load, decide, apply, collect          (core/, builtin.rs)
 //!                     |    tasks meet pollers, and their starts join the round  (matching.rs)
 //!                     v
 //!                   store.commit (one atomic, synced batch)                     (round.rs)

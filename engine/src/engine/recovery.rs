@@ -14,7 +14,8 @@ use orchestrion_proto::prost::Message;
 use orchestrion_proto::v1::RunHead;
 
 use super::builtin;
-use super::core::{Core, queue_value, read_queue_value, visibility};
+use super::core::Core;
+use super::core::index::{queue_value, read_queue_value, visibility};
 use super::handle::Target;
 use super::matching::{QueueKey, Waiting};
 use super::round::{Inner, Round};

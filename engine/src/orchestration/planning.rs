@@ -388,7 +388,7 @@ mod tests {
         assert_eq!(
             result.outcome,
             PlanningOutcome::NotActionable,
-            "there are no services"
+            "no service bakes"
         );
     }
 

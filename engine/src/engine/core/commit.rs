@@ -1,0 +1,267 @@
+//! The commit: the last keys of each touched run, one batch, and what may leave once it is durable.
+//!
+//! Invariant: after a failed commit, memory holds nothing that the store does not.
+
+use bytes::Bytes;
+use orchestrion_history::ids::{Timestamp, WorkflowId};
+use orchestrion_history::snapshot;
+use orchestrion_history::store::{Key, StoreError};
+use orchestrion_proto::prost::Message;
+use orchestrion_proto::v1::{CurrentRun, RunHead};
+
+use crate::engine::handle::{CallError, Progress};
+use crate::engine::round::{Round, RunKey};
+
+use super::index::visibility;
+use super::{Core, PAUSE_AFTER_FAILURE};
+
+impl Core {
+    pub(super) fn commit(&mut self, mut round: Round) {
+        let touched = std::mem::take(&mut round.touched);
+        for (run, _) in &touched {
+            self.finish_run(&mut round, run);
+        }
+        if let Some(message) = round.poisoned.take() {
+            let kind = orchestrion_history::store::StoreErrorKind::Unavailable;
+            let error = StoreError {
+                kind,
+                operation: "commit",
+                key: None,
+                message,
+            };
+            return self.give_up(round, &touched, error);
+        }
+        // A round that writes nothing says nothing of the store's health.
+        if let Some(batch) = round.batch(&self.ranges) {
+            if let Err(error) = self.store.commit(&batch) {
+                return self.give_up(round, &touched, error);
+            }
+            self.failure = None;
+        }
+        self.publish(round, &touched);
+    }
+
+    /// Keys of a run that change with its state: head, current run, timer, listing, snapshot.
+    fn finish_run(&mut self, round: &mut Round, run: &RunKey) {
+        let Some(execution) = self.executions.get_mut(run) else {
+            return;
+        };
+        let (namespace, run_id) = (&run.0, run.1);
+        let shard = execution.shard;
+        let state = &execution.state;
+        let due = state.next_due();
+        if due != execution.indexed_due {
+            if let Some(old) = execution.indexed_due {
+                round.index_delete(Key::Timer {
+                    shard,
+                    due: old,
+                    namespace: namespace.clone(),
+                    run_id,
+                });
+            }
+            if let Some(due) = due {
+                let value = Bytes::copy_from_slice(execution.workflow_id.as_str().as_bytes());
+                round.index_put(
+                    Key::Timer {
+                        shard,
+                        due,
+                        namespace: namespace.clone(),
+                        run_id,
+                    },
+                    value,
+                );
+            }
+            execution.indexed_due = due;
+        }
+        let state = &execution.state;
+        if execution.relist {
+            let started = Timestamp(state.started_at);
+            let key = Key::Visibility {
+                shard,
+                namespace: namespace.clone(),
+                started,
+                run_id,
+            };
+            round.put(
+                shard,
+                key,
+                visibility(run, &execution.workflow_id, state)
+                    .encode_to_vec()
+                    .into(),
+            );
+            let head = RunHead {
+                workflow_id: execution.workflow_id.to_string(),
+                status: state.status.wire().into(),
+                closed_at: state.closed_at,
+                quarantined: String::new(),
+                started_at: state.started_at,
+            };
+            round.put(
+                shard,
+                Key::RunHead {
+                    shard,
+                    namespace: namespace.clone(),
+                    run_id,
+                },
+                head.encode_to_vec().into(),
+            );
+            let current = CurrentRun {
+                run_id: run_id.0.to_vec(),
+                create_request_id: state.create_request_id.clone(),
+                status: state.status.wire().into(),
+                started_at: state.started_at,
+                closed_at: state.closed_at,
+            };
+            let key = Key::CurrentRun {
+                shard,
+                namespace: namespace.clone(),
+                workflow_id: execution.workflow_id.clone(),
+            };
+            round.put(shard, key, current.encode_to_vec().into());
+            execution.relist = false;
+        }
+        let snapshot_due = execution.interpreter.is_none()
+            && state.is_running()
+            && state.records >= execution.snapshot_records + self.options.snapshot_records;
+        if snapshot_due && let Some(bytes) = snapshot::encode(state) {
+            round.put(
+                shard,
+                Key::Snapshot {
+                    shard,
+                    namespace: namespace.clone(),
+                    run_id,
+                },
+                bytes,
+            );
+            execution.snapshot_records = state.records;
+        }
+    }
+
+    /// It is durable: everybody learns.
+    fn publish(&mut self, mut round: Round, touched: &[(RunKey, WorkflowId)]) {
+        self.matching.settled();
+        for answer in round.answers.drain(..) {
+            answer.send();
+        }
+        for outgoing in round.outgoing.drain(..) {
+            if !self.matching.send(outgoing.session, outgoing.dispatch) {
+                tracing::debug!(
+                    event_id = outgoing.attempt.event_id,
+                    "a worker left before its task came"
+                );
+            }
+        }
+        if !round.outbox.is_empty() {
+            self.surroundings
+                .outbox_committed(std::mem::take(&mut round.outbox));
+        }
+        for (run, workflow_id) in touched {
+            let Some(execution) = self.executions.get(run) else {
+                continue;
+            };
+            self.timers
+                .set(&run.0, run.1, workflow_id, execution.indexed_due);
+            let progress = Progress {
+                records: execution.state.records,
+                closed: execution.state.status.is_closed(),
+            };
+            self.wake(run, progress);
+            if progress.closed {
+                self.forget(run);
+            }
+        }
+        metrics::counter!("orchestrion_commits_total").increment(1);
+        metrics::counter!("orchestrion_transitions_total").increment(touched.len() as u64);
+    }
+
+    fn wake(&mut self, run: &RunKey, progress: Progress) {
+        let Some(watchers) = self.watchers.remove(run) else {
+            return;
+        };
+        let mut waiting = Vec::new();
+        for watcher in watchers {
+            if progress.records > watcher.seen || progress.closed {
+                let _ = watcher.reply.send(Ok(progress));
+            } else if !watcher.reply.is_closed() {
+                waiting.push(watcher);
+            }
+        }
+        if !waiting.is_empty() {
+            self.watchers.insert(run.clone(), waiting);
+        }
+    }
+
+    /// Nothing of it is durable: forget it, fence off whatever of it may still be under way, and read again.
+    fn give_up(&mut self, round: Round, touched: &[(RunKey, WorkflowId)], error: StoreError) {
+        tracing::error!(%error, kind = ?error.kind, runs = touched.len(), "a commit failed; its callers are told to ask again");
+        metrics::counter!("orchestrion_commit_failures_total").increment(1);
+        let answer: CallError = error.clone().into();
+        let now = round.now;
+        for waiting in round.answers {
+            waiting.fail(&answer);
+        }
+        for (run, _) in touched {
+            self.forget(run);
+        }
+        self.matching.restore();
+        for outgoing in round.outgoing {
+            self.matching.unmatch(outgoing.session, &outgoing.attempt);
+        }
+        self.failure = Some(error);
+        self.read_later(now);
+    }
+
+    /// After a failed commit: fence off what may still be under way, and take queues and timers from the store again.
+    pub(super) fn read_again(&mut self, round: &mut Round) {
+        if !self.stale_indexes {
+            return;
+        }
+        match self.reacquire().and_then(|()| self.reload_indexes(round)) {
+            Ok(()) => self.stale_indexes = false,
+            Err(error) => {
+                tracing::error!(%error, "the store cannot be read again yet");
+                self.paused_until = Some(round.now.plus(PAUSE_AFTER_FAILURE));
+            }
+        }
+    }
+
+    /// Commits what a recovery asks of runs.
+    pub(in crate::engine) fn finish_recovery(&mut self, mut round: Round) {
+        self.settle(&mut round);
+        self.offline_check_from(round.now);
+        self.commit(round);
+    }
+
+    pub(in crate::engine) fn forget(&mut self, run: &RunKey) {
+        if let Some(execution) = self.executions.remove(run) {
+            let key = (run.0.clone(), execution.workflow_id);
+            if self.current.get(&key) == Some(&run.1) {
+                self.current.remove(&key);
+            }
+        }
+    }
+
+    /// Keeps the longest unused runs on disk only.
+    pub(super) fn evict(&mut self) {
+        if self.executions.len() <= self.options.cached_executions_max {
+            return;
+        }
+        let mut used: Vec<(u64, RunKey)> = self
+            .executions
+            .iter()
+            .map(|(run, execution)| (execution.last_used, run.clone()))
+            .collect();
+        let keep = (self.options.cached_executions_max * 9 / 10).max(1);
+        let leave = used.len() - keep;
+        used.select_nth_unstable_by_key(leave, |(last_used, _)| *last_used);
+        for (_, run) in &used[..leave] {
+            if self
+                .executions
+                .get(run)
+                .is_some_and(|execution| execution.volatile_start.is_none())
+            {
+                self.forget(run);
+            }
+        }
+    }
+}

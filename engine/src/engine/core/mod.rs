@@ -1,0 +1,475 @@
+//! The core loop's body, without threads or clocks: rounds over runs, queues and timers.
+//!
+//! ```text
+//!  mod.rs: a round, and what a call asks    step.rs: decide, apply, gather    hand_out.rs: tasks meet sessions
+//!  commit.rs: one batch, then everybody learns    load.rs: a run from the store    index.rs: what the indexes hold of it
+//! ```
+//!
+//! A simulator drives this very code: `recover`, then `round` with a time of its own.
+
+mod commit;
+mod hand_out;
+pub(super) mod index;
+mod load;
+mod step;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrion_history::ids::{Namespace, RangeId, RunId, ShardId, Timestamp, WorkflowId};
+use orchestrion_history::request::{Rejection, Reply, Request, StartWorkflow, WorkflowTaskStart};
+use orchestrion_history::state::{MutableState, Status};
+use orchestrion_history::store::{KeyRange, Store, StoreError};
+use tokio::sync::oneshot;
+
+use crate::engine::builtin;
+use crate::engine::call::{Call, ReplyTo};
+use crate::engine::handle::{Accepted, CallError, Presence, Progress, SessionId, Target};
+use crate::engine::matching::{Matching, QueueKey};
+use crate::engine::round::{Answer, Inner, Round, RunKey};
+use crate::engine::timers::Timers;
+use crate::engine::{EngineOptions, Surroundings};
+use crate::orchestration::Interpreter;
+use crate::seams::Chance;
+
+/// After a failed commit the engine waits so long before it tries again by itself.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(500);
+/// A run whose timer fired and is still due is looked at again after so long.
+const PAUSE_BETWEEN_FIRES: Duration = Duration::from_secs(1);
+/// Runs whose timers fire in one round.
+const TIMERS_PER_ROUND: usize = 512;
+
+/// A run in memory: its committed state (within a round, the state to be committed).
+pub(super) struct Execution {
+    pub(super) workflow_id: WorkflowId,
+    pub(super) shard: ShardId,
+    pub(super) state: MutableState,
+    /// The workflow code of a built-in type.
+    pub(super) interpreter: Option<Box<Interpreter>>,
+    pub(super) volatile_start: Option<WorkflowTaskStart>,
+    /// What the timer index holds for it.
+    pub(super) indexed_due: Option<Timestamp>,
+    /// Whether its listing is out of date.
+    pub(super) relist: bool,
+    /// Records in its last snapshot.
+    snapshot_records: u64,
+    last_used: u64,
+}
+
+struct Watcher {
+    seen: u64,
+    reply: oneshot::Sender<Result<Progress, CallError>>,
+}
+
+/// The engine without its thread.
+pub struct Core {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) options: EngineOptions,
+    pub(super) ranges: Vec<RangeId>,
+    pub(super) executions: HashMap<RunKey, Execution>,
+    pub(super) current: HashMap<(Namespace, WorkflowId), RunId>,
+    pub(super) matching: Matching,
+    pub(super) timers: Timers,
+    pub(super) surroundings: Box<dyn Surroundings>,
+    pub(super) next_offline_check: Option<Timestamp>,
+    pub(super) next_sweep: Timestamp,
+    /// Where the sweep under way goes on.
+    pub(super) sweep_at: Option<(ShardId, KeyRange)>,
+    /// When this process took over.
+    pub(super) recovered_at: Timestamp,
+    watchers: HashMap<RunKey, Vec<Watcher>>,
+    chance: Box<dyn Chance>,
+    rounds: u64,
+    paused_until: Option<Timestamp>,
+    failure: Option<StoreError>,
+    /// Runs on which the core contradicted itself, and how.
+    set_aside: HashMap<RunKey, String>,
+    /// Queues and timers in memory may differ from the store: a commit failed.
+    stale_indexes: bool,
+}
+
+impl Core {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        chance: Box<dyn Chance>,
+        surroundings: Box<dyn Surroundings>,
+        options: EngineOptions,
+        ranges: Vec<RangeId>,
+        now: Timestamp,
+    ) -> Self {
+        let next_sweep = now.plus(options.retention_sweep);
+        Self {
+            store,
+            options,
+            ranges,
+            executions: HashMap::new(),
+            current: HashMap::new(),
+            matching: Matching::default(),
+            timers: Timers::default(),
+            surroundings,
+            next_offline_check: None,
+            next_sweep,
+            sweep_at: None,
+            recovered_at: now,
+            watchers: HashMap::new(),
+            chance,
+            rounds: 0,
+            paused_until: None,
+            failure: None,
+            set_aside: HashMap::new(),
+            stale_indexes: false,
+        }
+    }
+
+    /// Calls a round may take.
+    pub fn round_calls_max(&self) -> usize {
+        self.options.round_calls_max
+    }
+
+    /// How long nothing happens by itself; `None` is for ever.
+    pub fn idle_for(&self, now: Timestamp) -> Option<Duration> {
+        let again = self.stale_indexes.then_some(now);
+        let due = [
+            self.timers.next(),
+            self.next_offline_check,
+            again,
+            Some(self.next_sweep),
+        ]
+        .into_iter()
+        .flatten()
+        .min()?;
+        Some(
+            self.paused_until
+                .map_or(due, |until| due.max(until))
+                .since(now),
+        )
+    }
+
+    /// One round: answers these calls and what is due, with one commit. `true`: stop.
+    pub fn round(&mut self, now: Timestamp, calls: impl Iterator<Item = Call>) -> bool {
+        self.rounds += 1;
+        let mut round = Round::new(now);
+        // Before any call: what a call puts into a queue must not be taken for what the store does not hold.
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+            self.read_again(&mut round);
+        }
+        let mut stop = false;
+        for call in calls {
+            stop |= self.take(&mut round, call);
+        }
+        if self.paused_until.is_none() {
+            for (namespace, workflow_id, run_id) in self.timers.due(now, TIMERS_PER_ROUND) {
+                round.inner.push_back(Inner {
+                    namespace,
+                    workflow_id,
+                    run_id,
+                    request: Request::FireTimers,
+                });
+            }
+            self.check_offline(&mut round);
+            self.sweep(&mut round);
+        }
+        self.settle(&mut round);
+        self.offline_check_from(now);
+        self.commit(round);
+        self.evict();
+        stop
+    }
+
+    /// Works until nothing follows from what was done: matches, and what the engine asks of runs by itself.
+    fn settle(&mut self, round: &mut Round) {
+        loop {
+            if let Some(inner) = round.inner.pop_front() {
+                self.ask_inner(round, inner);
+            } else if let Some(queue) = round.queues.pop_front() {
+                self.match_queue(round, &queue);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, round: &mut Round, call: Call) -> bool {
+        match call {
+            Call::Request {
+                target,
+                request,
+                reply,
+            } => {
+                let result = self.ask(round, &target, *request);
+                if let ReplyTo::Caller(to) = reply {
+                    round.answers.push(Answer::Accepted(to, result));
+                }
+            }
+            Call::Attach {
+                namespace,
+                queue,
+                poller,
+                reply,
+            } => {
+                let key = QueueKey { namespace, queue };
+                let id = self.matching.attach(
+                    key.clone(),
+                    poller.identity,
+                    poller.window,
+                    poller.tasks,
+                    round.now,
+                );
+                round.queues.push_back(key);
+                if reply.send(id).is_err() {
+                    self.detach(round, id);
+                }
+            }
+            Call::Release { session } => round.queues.extend(self.matching.release(session)),
+            Call::Detach { session } => self.detach(round, session),
+            Call::Presence {
+                namespace,
+                queue,
+                reply,
+            } => {
+                let key = QueueKey {
+                    namespace: Some(namespace),
+                    queue,
+                };
+                let (sessions, absent_since) = self
+                    .matching
+                    .presence(&key)
+                    .unwrap_or((0, Some(Timestamp::ZERO)));
+                let _ = reply.send(Presence {
+                    sessions,
+                    absent_since,
+                });
+            }
+            Call::Put { ops, reply } => {
+                for op in ops {
+                    match op {
+                        orchestrion_history::store::Op::Put(key, value) => {
+                            round.put(ShardId::REGISTRY, key, value)
+                        }
+                        orchestrion_history::store::Op::Delete(key) => {
+                            round.delete(ShardId::REGISTRY, key)
+                        }
+                    }
+                }
+                round.answers.push(Answer::Put(reply));
+            }
+            Call::Watch {
+                target,
+                seen,
+                reply,
+            } => self.watch(round, &target, seen, reply),
+            Call::Inspect { target, reply } => {
+                let state = self
+                    .find(&target)
+                    .map(|run| Box::new(self.executions[&run].state.clone()));
+                round.answers.push(Answer::State(reply, state));
+            }
+            Call::Stop => return true,
+        }
+        false
+    }
+
+    fn watch(
+        &mut self,
+        round: &mut Round,
+        target: &Target,
+        seen: u64,
+        reply: oneshot::Sender<Result<Progress, CallError>>,
+    ) {
+        let run = match self.find(target) {
+            Ok(run) => run,
+            Err(error) => return round.answers.push(Answer::Watched(reply, Err(error))),
+        };
+        let state = &self.executions[&run].state;
+        if state.records > seen || state.status.is_closed() {
+            let progress = Progress {
+                records: state.records,
+                closed: state.status.is_closed(),
+            };
+            round.answers.push(Answer::Watched(reply, Ok(progress)));
+        } else {
+            let waiting = self.watchers.entry(run).or_default();
+            waiting.retain(|watcher| !watcher.reply.is_closed());
+            waiting.push(Watcher { seen, reply });
+        }
+    }
+
+    fn detach(&mut self, round: &mut Round, session: SessionId) {
+        for (attempt, workflow_id, number) in self.matching.detach(session, round.now) {
+            round.inner.push_back(Inner {
+                namespace: attempt.namespace,
+                workflow_id,
+                run_id: attempt.run_id,
+                request: Request::ReturnActivityAttempt(
+                    orchestrion_history::request::ReturnActivityAttempt {
+                        scheduled_event_id: attempt.event_id,
+                        attempt: number,
+                        reason: "the worker's connection ended".to_owned(),
+                    },
+                ),
+            });
+        }
+    }
+
+    fn ask(
+        &mut self,
+        round: &mut Round,
+        target: &Target,
+        request: Request,
+    ) -> Result<Accepted, CallError> {
+        if let Some(error) = &self.failure
+            && self.paused_until.is_some_and(|until| until > round.now)
+        {
+            return Err(error.clone().into());
+        }
+        if let Request::Start(start) = request {
+            return self.start(round, target, *start);
+        }
+        let run = self.find(target)?;
+        let reply = self.step(round, &run, &request)?;
+        Ok(Accepted {
+            run_id: run.1,
+            reply,
+        })
+    }
+
+    fn ask_inner(&mut self, round: &mut Round, inner: Inner) {
+        let target = Target {
+            namespace: inner.namespace,
+            workflow_id: inner.workflow_id,
+            run_id: Some(inner.run_id),
+        };
+        let result = self
+            .find(&target)
+            .and_then(|run| self.step(round, &run, &inner.request));
+        match result {
+            Ok(_) => {}
+            // Overtaken: the run or the activity closed meanwhile.
+            Err(CallError::Rejected(rejection)) => {
+                tracing::debug!(%rejection, workflow_id = %target.workflow_id, "overtaken")
+            }
+            Err(error @ CallError::Quarantined { .. }) => {
+                tracing::error!(%error, "the engine's own request failed");
+            }
+            Err(error) => {
+                tracing::error!(%error, workflow_id = %target.workflow_id, "the engine's own request failed");
+                self.read_later(round.now);
+            }
+        }
+        if inner.request == Request::FireTimers {
+            self.rearm(round.now, &target, inner.run_id);
+        }
+    }
+
+    /// What was due has fired, or never will: the entry in memory follows the state, and cannot spin.
+    fn rearm(&mut self, now: Timestamp, target: &Target, run_id: RunId) {
+        let run = (target.namespace.clone(), run_id);
+        let due = self
+            .executions
+            .get(&run)
+            .and_then(|execution| execution.state.next_due());
+        let due = due.map(|due| {
+            if due <= now {
+                now.plus(PAUSE_BETWEEN_FIRES)
+            } else {
+                due
+            }
+        });
+        self.timers
+            .set(&target.namespace, run_id, &target.workflow_id, due);
+    }
+
+    /// What the store did not give now is taken from it again soon.
+    fn read_later(&mut self, now: Timestamp) {
+        self.stale_indexes = true;
+        self.paused_until = Some(now.plus(PAUSE_AFTER_FAILURE));
+    }
+
+    /// Starts a run, or finds the one that this request started before.
+    fn start(
+        &mut self,
+        round: &mut Round,
+        target: &Target,
+        mut start: StartWorkflow,
+    ) -> Result<Accepted, CallError> {
+        let shard = ShardId::of(&target.namespace, &target.workflow_id, self.options.shards);
+        let key = (target.namespace.clone(), target.workflow_id.clone());
+        match self.current_run(shard, &key)? {
+            Some(run_id)
+                if self
+                    .executions
+                    .contains_key(&(target.namespace.clone(), run_id)) =>
+            {
+                let open = &self.executions[&(target.namespace.clone(), run_id)];
+                if open.state.is_running() || open.state.create_request_id == start.request_id {
+                    let reply = self.step(
+                        round,
+                        &(target.namespace.clone(), run_id),
+                        &Request::Start(Box::new(start)),
+                    )?;
+                    return Ok(Accepted { run_id, reply });
+                }
+            }
+            Some(run_id) => {
+                let current = self.read_current(shard, &key)?.unwrap_or_default();
+                // Known from the store alone: the map is for runs in memory.
+                self.current.remove(&key);
+                if !start.request_id.is_empty() && current.create_request_id == start.request_id {
+                    return Ok(Accepted {
+                        run_id,
+                        reply: Reply::Repeated,
+                    });
+                }
+                if current.status == Status::Running.wire() as i32 {
+                    return Err(CallError::Rejected(Rejection::AlreadyStarted {
+                        workflow_id: start.workflow_id,
+                        run_id: run_id.to_string(),
+                        request_id: current.create_request_id,
+                    }));
+                }
+            }
+            None => {}
+        }
+        let run_id = self.new_run_id(round.now);
+        start.run_id = run_id.to_string();
+        let run = (target.namespace.clone(), run_id);
+        let interpreter =
+            builtin::is_builtin(&start.workflow_type).then(|| Box::new(Interpreter::new()));
+        self.executions.insert(
+            run.clone(),
+            Execution {
+                workflow_id: target.workflow_id.clone(),
+                shard,
+                state: MutableState::default(),
+                interpreter,
+                volatile_start: None,
+                indexed_due: None,
+                relist: true,
+                snapshot_records: 0,
+                last_used: self.rounds,
+            },
+        );
+        match self.step(round, &run, &Request::Start(Box::new(start))) {
+            Ok(reply) => {
+                self.current.insert(key, run_id);
+                Ok(Accepted { run_id, reply })
+            }
+            Err(error) => {
+                self.executions.remove(&run);
+                Err(error)
+            }
+        }
+    }
+
+    /// Time first, so that runs of one moment lie together on disk; the rest is chance.
+    fn new_run_id(&mut self, now: Timestamp) -> RunId {
+        let mut bytes = [0u8; 16];
+        self.chance.fill(&mut bytes[6..]);
+        bytes[..6].copy_from_slice(&now.as_millis().to_be_bytes()[2..]);
+        bytes[6] = (bytes[6] & 0x0f) | 0x70;
+        bytes[8] = (bytes[8] & 0x3f) | 0x80;
+        RunId(bytes)
+    }
+}

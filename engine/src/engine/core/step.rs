@@ -1,0 +1,231 @@
+//! A step: a request on a loaded run is decided, applied, and what follows from it gathered into the round.
+//!
+//! Invariant: a run on which the core contradicts itself is set aside, and nothing of its round is written.
+
+use orchestrion_history::ids::{ShardId, TaskQueueName, Timestamp, WorkflowId};
+use orchestrion_history::record::Record;
+use orchestrion_history::request::{
+    Rejection, Reply, Request, RequestCancelWorkflow, TerminateWorkflow,
+};
+use orchestrion_history::store::{Key, QueueKind};
+use orchestrion_history::tasks::{self, QueueEntry};
+use orchestrion_history::{Context, apply, decide};
+
+use crate::engine::builtin;
+use crate::engine::handle::CallError;
+use crate::engine::matching::{AttemptKey, QueueKey, Waiting};
+use crate::engine::round::{Round, RunKey};
+
+use super::Core;
+use super::index::queue_value;
+
+impl Core {
+    /// Decides a request on a loaded run and applies what comes of it; then the built-in code has its turn.
+    pub(super) fn step(
+        &mut self,
+        round: &mut Round,
+        run: &RunKey,
+        request: &Request,
+    ) -> Result<Reply, CallError> {
+        let execution = self
+            .executions
+            .get_mut(run)
+            .expect("found or inserted by the caller");
+        execution.last_used = self.rounds;
+        let context = Context {
+            now: round.now,
+            volatile_start: execution.volatile_start.as_ref(),
+            limits: &self.options.limits,
+        };
+        let transition = decide(&execution.state, &context, request)?;
+        if !transition.records.is_empty() {
+            let followed = self
+                .advance(round, run, transition.records)
+                .and_then(|()| builtin::take_turns(self, round, run))
+                .and_then(|()| self.hold_limits(round, run));
+            if let Err(error) = followed {
+                return Err(self.contradicted(round, run, error));
+            }
+        }
+        Ok(transition.reply)
+    }
+
+    /// The core contradicted itself on this run. What it drafted may not be written, so the whole round is not; the run is set aside until
+    /// the next start, so that the others go on.
+    fn contradicted(&mut self, round: &mut Round, run: &RunKey, error: CallError) -> CallError {
+        tracing::error!(%error, run_id = %run.1, "set aside: the engine contradicts itself on this run");
+        metrics::counter!("orchestrion_contradictions_total").increment(1);
+        self.set_aside.insert(run.clone(), error.to_string());
+        round.poisoned.get_or_insert_with(|| error.to_string());
+        error
+    }
+
+    /// A run whose journal has grown to a limit ends, and says why: it never just stops. A built-in run first undoes what it did; at twice
+    /// the limit it is terminated like any other.
+    fn hold_limits(&mut self, round: &mut Round, run: &RunKey) -> Result<(), CallError> {
+        let limits = &self.options.limits;
+        let Some(execution) = self.executions.get(run) else {
+            return Ok(());
+        };
+        let state = &execution.state;
+        let events = state.next_event_id - 1;
+        let over = |times: u64| {
+            events.unsigned_abs() >= limits.history_events_max.unsigned_abs() * times
+                || state.history_bytes >= limits.history_bytes_max * times
+                || state.note_bytes >= limits.note_bytes_max * times
+        };
+        if !over(1) || !state.is_running() {
+            return Ok(());
+        }
+        let reason = format!(
+            "history limit reached: {events} events of {} bytes and {} bytes of notes; at most {}, {} and {} are allowed",
+            state.history_bytes,
+            state.note_bytes,
+            limits.history_events_max,
+            limits.history_bytes_max,
+            limits.note_bytes_max
+        );
+        let gently = execution.interpreter.is_some() && !over(2);
+        if gently && state.cancel_requested.is_some() {
+            return Ok(());
+        }
+        tracing::warn!(workflow_id = %execution.workflow_id, %reason, gently, "a run has grown too large");
+        metrics::counter!("orchestrion_history_limits_total").increment(1);
+        let identity = "orchestrion".to_owned();
+        let request = if gently {
+            Request::RequestCancel(Box::new(RequestCancelWorkflow {
+                reason,
+                identity,
+                request_id: String::new(),
+            }))
+        } else {
+            Request::Terminate(Box::new(TerminateWorkflow {
+                reason,
+                details: None,
+                identity,
+            }))
+        };
+        let context = Context {
+            now: round.now,
+            volatile_start: None,
+            limits,
+        };
+        let transition = decide(state, &context, &request)?;
+        self.advance(round, run, transition.records)?;
+        builtin::take_turns(self, round, run)
+    }
+
+    /// Applies records to a run and gathers what follows from them.
+    pub(in crate::engine) fn advance(
+        &mut self,
+        round: &mut Round,
+        run: &RunKey,
+        records: Vec<Record>,
+    ) -> Result<(), CallError> {
+        let execution = self.executions.get_mut(run).expect("loaded by the caller");
+        let marks = tasks::marks(&execution.state, &records);
+        let first_seq = execution.state.records + 1;
+        for record in &records {
+            let folded = apply(&mut execution.state, record)
+                .map_err(|illegal| illegal.to_string())
+                .and_then(|()| match (&mut execution.interpreter, record) {
+                    (Some(interpreter), Record::Event(event)) => {
+                        interpreter.apply(event).map_err(|e| e.to_string())
+                    }
+                    _ => Ok(()),
+                });
+            if let Err(reason) = folded {
+                // The core contradicts itself. Nothing of it may be written; the run is read again from what is.
+                let workflow_id = execution.workflow_id.to_string();
+                tracing::error!(%workflow_id, %reason, "a decided record cannot be applied");
+                self.forget(run);
+                return Err(CallError::Unavailable(format!(
+                    "workflow execution {workflow_id}: {reason}"
+                )));
+            }
+            execution.relist |=
+                matches!(record, Record::Event(event) if changes_listing(event.event_type()));
+        }
+        let tasks = tasks::after(&marks, &execution.state);
+        let workflow_id = execution.workflow_id.clone();
+        let (shard, builtin) = (execution.shard, execution.interpreter.is_some());
+        round.append(shard, run, &workflow_id, first_seq, records);
+
+        // A built-in workflow task is over before the round is: it never waits in a queue.
+        let outside = |entry: &QueueEntry| !(builtin && entry.kind == QueueKind::Workflow);
+        for entry in tasks.remove.iter().filter(|e| outside(e)) {
+            let (queue, attempt, key) = places(shard, run, entry)?;
+            self.matching.remove(&queue, &attempt, entry.at);
+            round.index_delete(key);
+        }
+        for entry in tasks.put.iter().filter(|e| outside(e)) {
+            let (_, _, key) = places(shard, run, entry)?;
+            let value = queue_value(&workflow_id, entry);
+            if marks.stood(entry) {
+                round.index_replace(key, value)
+            } else {
+                round.index_put(key, value)
+            }
+        }
+        for entry in tasks.dispatch.iter().filter(|e| outside(e)) {
+            if entry.kind == QueueKind::Workflow {
+                continue; // Polled workflow tasks come with the Temporal API.
+            }
+            let (queue, _, _) = places(shard, run, entry)?;
+            self.matching
+                .add(&queue, waiting(run, &workflow_id, entry), round.now);
+            round.queues.push_back(queue);
+        }
+        Ok(())
+    }
+}
+
+/// Where an entry stands: its queue, its attempt, its key in the index.
+fn places(
+    shard: ShardId,
+    run: &RunKey,
+    entry: &QueueEntry,
+) -> Result<(QueueKey, AttemptKey, Key), CallError> {
+    let queue =
+        TaskQueueName::parse(&entry.queue).map_err(|e| Rejection::Invalid(e.to_string()))?;
+    let namespace = (!builtin::is_shared_queue(queue.as_str())).then(|| run.0.clone());
+    let attempt = AttemptKey {
+        namespace: run.0.clone(),
+        run_id: run.1,
+        event_id: entry.event_id,
+    };
+    let key = Key::Queue {
+        shard,
+        namespace: run.0.clone(),
+        kind: entry.kind,
+        queue: queue.clone(),
+        at: entry.at,
+        run_id: run.1,
+        event_id: entry.event_id,
+    };
+    Ok((QueueKey { namespace, queue }, attempt, key))
+}
+
+fn waiting(run: &RunKey, workflow_id: &WorkflowId, entry: &QueueEntry) -> Waiting {
+    Waiting {
+        namespace: run.0.clone(),
+        workflow_id: workflow_id.clone(),
+        run_id: run.1,
+        event_id: entry.event_id,
+        attempt: entry.attempt,
+        at: entry.at,
+        marked: false,
+        look_at: Timestamp::ZERO,
+    }
+}
+
+fn changes_listing(event: orchestrion_proto::temporal::api::enums::v1::EventType) -> bool {
+    use orchestrion_proto::temporal::api::enums::v1::EventType;
+    orchestrion_history::record::closes_run(event)
+        || matches!(
+            event,
+            EventType::WorkflowExecutionStarted
+                | EventType::WorkflowPropertiesModified
+                | EventType::UpsertWorkflowSearchAttributes
+        )
+}
