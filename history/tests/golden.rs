@@ -1,0 +1,136 @@
+//! The on-disk format of version 1: files that every later version must open and understand as it was meant.
+//!
+//! `ORCHESTRION_WRITE_GOLDEN=1 cargo test -p orchestrion-history --test golden` writes them anew: only for a new version, beside the old files.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::fs;
+use std::path::PathBuf;
+
+use common::{Story, activity_command, app_failure, cancel_activity, timer_command};
+use orchestrion_history::record::{Record, decode_entry, encode_entry};
+use orchestrion_history::request::ActivityRef;
+use orchestrion_history::{replay, snapshot};
+
+fn file(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name)
+}
+
+/// Every kind of record this version writes, and a state with something in most of its fields.
+fn story() -> Story {
+    let mut story = Story::started_with(|start| {
+        start.run_timeout = 3_600_000_000_000;
+        start.memo = Some(orchestrion_proto::temporal::api::common::v1::Memo {
+            fields: [(
+                "action".to_owned(),
+                common::payloads("order").payloads.remove(0),
+            )]
+            .into(),
+        });
+    });
+    let _ = story.turn(vec![
+        activity_command("charge"),
+        activity_command("ship"),
+        timer_command("deadline", 60_000),
+    ]);
+    story.take("charge");
+    story.fail("charge", app_failure("card declined", false));
+    story.advance_ms(1_000);
+    story.fire();
+    story.take("charge");
+    story.give_back(5, 2);
+    story.take("charge");
+    story.signal_with_id("hurry", "r1");
+    story.hold_task();
+    story.complete(ActivityRef::Id("charge".to_owned()));
+    let _ = story.turn(vec![cancel_activity(6)]);
+    let _ = story.turn(vec![activity_command("notify")]);
+    story.take("notify");
+    story.advance_ms(2_000);
+    story
+}
+
+/// `len: u32` and that many bytes, for each record an entry of its own.
+fn pack(records: &[Record]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for record in records {
+        let entry = encode_entry(std::slice::from_ref(record));
+        out.extend_from_slice(&(entry.len() as u32).to_be_bytes());
+        out.extend_from_slice(&entry);
+    }
+    out
+}
+
+fn unpack(mut bytes: &[u8]) -> Vec<Record> {
+    let mut records = Vec::new();
+    while let Some((len, rest)) = bytes.split_first_chunk::<4>() {
+        let (entry, rest) = rest.split_at(u32::from_be_bytes(*len) as usize);
+        records.extend(decode_entry(entry).unwrap());
+        bytes = rest;
+    }
+    records
+}
+
+fn lines(records: &[Record]) -> String {
+    records
+        .iter()
+        .map(|record| common::line(record, record.at()) + "\n")
+        .collect()
+}
+
+#[test]
+fn version_1_opens_and_means_the_same() {
+    let now = story();
+    if std::env::var_os("ORCHESTRION_WRITE_GOLDEN").is_some() {
+        fs::create_dir_all(file("")).unwrap();
+        fs::write(file("journal_v1.bin"), pack(&now.records)).unwrap();
+        fs::write(file("journal_v1.txt"), lines(&now.records)).unwrap();
+        fs::write(
+            file("snapshot_v1.bin"),
+            snapshot::encode(&now.state).unwrap(),
+        )
+        .unwrap();
+    }
+    let kept = unpack(&fs::read(file("journal_v1.bin")).unwrap());
+    assert_eq!(
+        lines(&kept),
+        fs::read_to_string(file("journal_v1.txt")).unwrap()
+    );
+    // This version still writes what version 1 wrote: a difference is a new format, or a new behaviour that old runs must not get.
+    assert_eq!(kept, now.records);
+
+    let folded = replay::fold(&kept).unwrap();
+    assert_eq!(replay::difference(&folded, &now.state), None);
+    let snapshot = snapshot::decode(&fs::read(file("snapshot_v1.bin")).unwrap());
+    assert_eq!(
+        snapshot
+            .as_ref()
+            .and_then(|kept| replay::difference(&folded, kept)),
+        None
+    );
+    assert!(
+        snapshot.is_some(),
+        "the snapshot of version 1 does not decode"
+    );
+}
+
+#[test]
+fn the_story_holds_what_the_format_can() {
+    let text = lines(&story().records);
+    for name in [
+        "RunCreated",
+        "ActivityAttemptStarted",
+        "ActivityAttemptFailed",
+        "ActivityAttemptReturned",
+        "EventBuffered",
+        "WorkflowExecutionSignaled",
+        "TimerStarted",
+        "ActivityTaskCanceled",
+    ] {
+        assert!(text.contains(name), "{name} is missing:\n{text}");
+    }
+    assert!(!story().state.status.is_closed());
+}
