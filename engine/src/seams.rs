@@ -62,9 +62,9 @@ impl Clock for ManualClock {
 }
 
 /// Gives bytes that nobody can guess.
-pub trait Chance: Send + 'static {
+pub trait Chance: Send + Sync + 'static {
     /// Fills the buffer.
-    fn fill(&mut self, buffer: &mut [u8]);
+    fn fill(&self, buffer: &mut [u8]);
 }
 
 /// The operating system's random source, through a generator seeded by it.
@@ -72,7 +72,7 @@ pub trait Chance: Send + 'static {
 pub struct SystemChance;
 
 impl Chance for SystemChance {
-    fn fill(&mut self, buffer: &mut [u8]) {
+    fn fill(&self, buffer: &mut [u8]) {
         rand::rng().fill_bytes(buffer);
     }
 }
@@ -89,7 +89,7 @@ impl SeededChance {
 }
 
 impl Chance for SeededChance {
-    fn fill(&mut self, buffer: &mut [u8]) {
+    fn fill(&self, buffer: &mut [u8]) {
         for chunk in buffer.chunks_mut(8) {
             let mut z = self
                 .0

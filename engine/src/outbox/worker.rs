@@ -21,8 +21,7 @@ use super::schedule::{SCHEDULED_MAX, Schedule};
 use crate::config::OutboxSettings;
 use crate::engine::handle::{CallError, Handle};
 use crate::registry::Registry;
-use crate::registry::ids::IdSource;
-use crate::seams::{self, Clock};
+use crate::seams::{self, Chance, Clock};
 
 /// Entries read at once; their bodies may be large.
 const PAGE: usize = 32;
@@ -41,7 +40,7 @@ pub struct Worker {
     /// How long settled entries are kept.
     retention: Duration,
     clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdSource>,
+    ids: Arc<dyn Chance>,
 }
 
 /// A try that ended.
@@ -59,7 +58,7 @@ impl Worker {
         settings: OutboxSettings,
         retention: Duration,
         clock: Arc<dyn Clock>,
-        ids: Arc<dyn IdSource>,
+        ids: Arc<dyn Chance>,
     ) -> Result<Self, reqwest::Error> {
         let sender = Sender::new(settings.delivery_timeout)?;
         Ok(Self {

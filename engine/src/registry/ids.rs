@@ -1,9 +1,10 @@
 //! Ids and secrets, in the formats orra's clients know (22 digits of base 57, 28 letters, 64 hex digits).
 //!
-//! Invariant: what is random comes in by [`IdSource`]; a derived id is a function of its parts alone.
+//! Invariant: what is random comes in by [`Chance`]; a derived id is a function of its parts alone.
 
 use std::fmt;
 
+use crate::seams::Chance;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use orchestrion_history::ids::RunId;
@@ -21,29 +22,13 @@ pub const API_KEY_PREFIX: &str = "sk-orra-v1-";
 /// What every webhook secret begins with (Standard Webhooks).
 pub const WEBHOOK_SECRET_PREFIX: &str = "whsec_";
 
-/// Where randomness comes from.
-pub trait IdSource: Send + Sync + 'static {
-    /// Fills all of `bytes`, unpredictably.
-    fn fill(&self, bytes: &mut [u8]);
-}
-
-/// The operating system's randomness, through a cryptographic generator per thread.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct OsIds;
-
-impl IdSource for OsIds {
-    fn fill(&self, bytes: &mut [u8]) {
-        rand::Rng::fill_bytes(&mut rand::rng(), bytes);
-    }
-}
-
 /// A key of a project, as its owner sees it, once.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(String);
 
 impl ApiKey {
     /// A new one.
-    pub fn generate(source: &dyn IdSource) -> Self {
+    pub fn generate(source: &dyn Chance) -> Self {
         let mut bytes = [0u8; 32];
         source.fill(&mut bytes);
         Self(format!("{API_KEY_PREFIX}{}", hex(&bytes)))
@@ -94,7 +79,7 @@ pub struct WebhookSecret(Vec<u8>);
 
 impl WebhookSecret {
     /// A new one of 32 bytes.
-    pub fn generate(source: &dyn IdSource) -> Self {
+    pub fn generate(source: &dyn Chance) -> Self {
         let mut bytes = vec![0u8; 32];
         source.fill(&mut bytes);
         Self(bytes)
@@ -123,12 +108,12 @@ impl fmt::Debug for WebhookSecret {
 }
 
 /// `p_` and 22 digits.
-pub fn project_id(source: &dyn IdSource) -> String {
+pub fn project_id(source: &dyn Chance) -> String {
     format!("p_{}", base57(random(source)))
 }
 
 /// `o_` and 22 digits.
-pub fn orchestration_id(source: &dyn IdSource) -> String {
+pub fn orchestration_id(source: &dyn Chance) -> String {
     format!("o_{}", base57(random(source)))
 }
 
@@ -144,12 +129,12 @@ pub fn keyed_orchestration_id(project: &str, idempotency_key: &str) -> String {
 }
 
 /// `w_` and 22 digits.
-pub fn webhook_id(source: &dyn IdSource) -> String {
+pub fn webhook_id(source: &dyn Chance) -> String {
     format!("w_{}", base57(random(source)))
 }
 
 /// `s_` and 28 lower-case letters: models change the case of what they copy.
-pub fn service_id(source: &dyn IdSource) -> String {
+pub fn service_id(source: &dyn Chance) -> String {
     let mut value = random(source);
     let mut letters = [b'a'; SERVICE_LETTERS];
     for letter in letters.iter_mut().rev() {
@@ -171,7 +156,7 @@ pub fn execution_id(run_id: RunId, scheduled_event_id: i64, attempt: i32, revert
 }
 
 /// A run id: a random UUID.
-pub fn run_id(source: &dyn IdSource) -> RunId {
+pub fn run_id(source: &dyn Chance) -> RunId {
     let mut bytes = [0u8; 16];
     source.fill(&mut bytes);
     // Version 4, the variant of RFC 9562.
@@ -208,7 +193,7 @@ pub fn hex(bytes: &[u8]) -> String {
         })
 }
 
-fn random(source: &dyn IdSource) -> u128 {
+fn random(source: &dyn Chance) -> u128 {
     let mut bytes = [0u8; 16];
     source.fill(&mut bytes);
     u128::from_be_bytes(bytes)
@@ -228,12 +213,13 @@ pub(crate) mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     use super::*;
+    use crate::seams::SystemChance;
 
     /// Counts: unlike ids, the same in every run of a test.
     #[derive(Default)]
     pub(crate) struct CountingIds(AtomicU64);
 
-    impl IdSource for CountingIds {
+    impl Chance for CountingIds {
         fn fill(&self, bytes: &mut [u8]) {
             let seed = self.0.fetch_add(1, Ordering::Relaxed);
             let stream = digest("test", &[&seed.to_be_bytes()]);
@@ -252,12 +238,12 @@ pub(crate) mod tests {
     fn ids_have_the_forms_that_clients_know() {
         let letters: Vec<u8> = (b'a'..=b'z').collect();
         for _ in 0..200 {
-            assert!(has_form(&project_id(&OsIds), "p_", 22, BASE57));
-            assert!(has_form(&orchestration_id(&OsIds), "o_", 22, BASE57));
-            assert!(has_form(&webhook_id(&OsIds), "w_", 22, BASE57));
-            assert!(has_form(&service_id(&OsIds), "s_", 28, &letters));
+            assert!(has_form(&project_id(&SystemChance), "p_", 22, BASE57));
+            assert!(has_form(&orchestration_id(&SystemChance), "o_", 22, BASE57));
+            assert!(has_form(&webhook_id(&SystemChance), "w_", 22, BASE57));
+            assert!(has_form(&service_id(&SystemChance), "s_", 28, &letters));
             assert!(has_form(
-                ApiKey::generate(&OsIds).reveal(),
+                ApiKey::generate(&SystemChance).reveal(),
                 "sk-orra-v1-",
                 64,
                 b"0123456789abcdef"
@@ -279,7 +265,7 @@ pub(crate) mod tests {
         assert_eq!(base57(u128::MAX).len(), 22);
         assert_ne!(base57(u128::MAX), base57(u128::MAX - 1));
         struct Ones;
-        impl IdSource for Ones {
+        impl Chance for Ones {
             fn fill(&self, bytes: &mut [u8]) {
                 bytes.fill(0xff);
             }
@@ -289,8 +275,14 @@ pub(crate) mod tests {
 
     #[test]
     fn random_ids_differ() {
-        assert_ne!(orchestration_id(&OsIds), orchestration_id(&OsIds));
-        assert_ne!(ApiKey::generate(&OsIds), ApiKey::generate(&OsIds));
+        assert_ne!(
+            orchestration_id(&SystemChance),
+            orchestration_id(&SystemChance)
+        );
+        assert_ne!(
+            ApiKey::generate(&SystemChance),
+            ApiKey::generate(&SystemChance)
+        );
     }
 
     #[test]
@@ -328,7 +320,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_run_id_is_a_version_4_uuid() {
-        let text = run_id(&OsIds).to_string();
+        let text = run_id(&SystemChance).to_string();
         assert_eq!(text.as_bytes()[14], b'4');
         assert!(matches!(text.as_bytes()[19], b'8' | b'9' | b'a' | b'b'));
         assert_eq!(RunId::parse(&text).map(|id| id.to_string()), Some(text));
@@ -336,7 +328,7 @@ pub(crate) mod tests {
 
     #[test]
     fn debug_shows_no_secret() {
-        let key = ApiKey::generate(&OsIds);
+        let key = ApiKey::generate(&SystemChance);
         assert!(!format!("{key:?}").contains(&key.reveal()[11..]));
         let secret = WebhookSecret(vec![7; 32]);
         assert_eq!(format!("{secret:?}"), "WebhookSecret(..)");

@@ -8,7 +8,7 @@ use orchestrion_history::ids::{InvalidName, Namespace, Timestamp};
 use serde_json::Value;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
-use super::ids::{self, ApiKey, IdSource, WebhookSecret};
+use super::ids::{self, ApiKey, WebhookSecret};
 use super::records::{self, Record};
 use super::{
     API_KEYS_PER_PROJECT_MAX, PROJECT_NAME_BYTES_MAX, Project, RegisteredService, Registry,
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::engine::handle::{CallError, Handle};
 use crate::plan;
-use crate::seams::{self, Clock};
+use crate::seams::{self, Chance, Clock};
 
 /// Why the registry did not change.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -158,7 +158,7 @@ pub struct Registration {
 pub struct Registrar {
     registry: Registry,
     handle: Handle,
-    ids: Arc<dyn IdSource>,
+    ids: Arc<dyn Chance>,
     clock: Arc<dyn Clock>,
     turn: Arc<Mutex<()>>,
 }
@@ -168,7 +168,7 @@ impl Registrar {
     pub fn new(
         registry: Registry,
         handle: Handle,
-        ids: Arc<dyn IdSource>,
+        ids: Arc<dyn Chance>,
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self {

@@ -30,9 +30,9 @@ use crate::outbox::{Notifier, Outbox, Worker};
 use crate::planner::Planner;
 use crate::planner::builtin::BuiltinPlanner;
 use crate::planner::llm::{self, LlmPlanner};
-use crate::registry::ids::{IdSource, KeyDigest, OsIds};
+use crate::registry::ids::KeyDigest;
 use crate::registry::{Registrar, Registry};
-use crate::seams::{self, Clock, SystemChance, SystemClock};
+use crate::seams::{self, Chance, Clock, SystemChance, SystemClock};
 
 /// The store's folder within the data folder.
 const STORE_FOLDER: &str = "store";
@@ -253,7 +253,7 @@ impl Running {
         let store: Arc<dyn Store> = Arc::new(store);
         let registry = Registry::load(&*store).map_err(unopened)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let ids: Arc<dyn IdSource> = Arc::new(OsIds);
+        let ids: Arc<dyn Chance> = Arc::new(SystemChance);
         let planner = Arc::new(planner(&settings, clock.clone())?);
         let (notifier, committed) = Notifier::new();
         let outbox = Outbox::new(registry.clone(), notifier);

@@ -48,7 +48,7 @@ pub use self::health::Pulse;
 use crate::config::Settings;
 use crate::engine::handle::Handle;
 use crate::registry::Registrar;
-use crate::registry::ids::IdSource;
+use crate::seams::Chance;
 use crate::seams::Clock;
 
 /// The version of orra's engine whose wire this is.
@@ -77,7 +77,7 @@ pub struct ApiParts {
     /// What time it is.
     pub clock: Arc<dyn Clock>,
     /// Where ids come from.
-    pub ids: Arc<dyn IdSource>,
+    pub ids: Arc<dyn Chance>,
     /// Who may create projects.
     pub admission: Admission,
     /// Becomes true when the server stops.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{Admission, Api, ApiParts, OpenSockets, Pulse, SMALL_BODY_BYTES_MAX, router};
 use crate::config::Settings;
 use crate::engine::{Engine, EngineOptions, NoSurroundings};
-use crate::registry::ids::{KeyDigest, OsIds};
+use crate::registry::ids::KeyDigest;
 use crate::registry::{Registrar, Registry};
 use crate::seams::{self, SystemChance, SystemClock};
 
@@ -43,11 +43,16 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let handle = engine.handle();
         let api = Api::new(ApiParts {
-            registrar: Registrar::new(registry, handle.clone(), Arc::new(OsIds), clock.clone()),
+            registrar: Registrar::new(
+                registry,
+                handle.clone(),
+                Arc::new(SystemChance),
+                clock.clone(),
+            ),
             handle,
             settings: Settings::default(),
             clock,
-            ids: Arc::new(OsIds),
+            ids: Arc::new(SystemChance),
             admission,
             stop: stopped,
             sockets: OpenSockets::default(),
