@@ -8,6 +8,7 @@
 //! | undo is newest first, each success once | journals | order of revert schedules against completions |
 //! | nothing happens after the end | journals | `apply` refuses it |
 //! | namespaces never mix | journals | each run's acknowledged tenant |
+//! | lost connections return their attempts | journals, at a restart | no attempt is with a worker |
 //! | an end is told once | outbox | one event id a finished run |
 
 use std::collections::hash_map::DefaultHasher;
@@ -18,7 +19,7 @@ use orchestrion::orchestration::{Interpreter, REVERT_ID_PREFIX};
 use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp};
 use orchestrion_history::record::{Record, decode_entry};
 use orchestrion_history::replay;
-use orchestrion_history::state::MutableState;
+use orchestrion_history::state::{MutableState, Stage};
 use orchestrion_history::store::{Key, KeyRange, QueueKind, Store};
 use orchestrion_history::tasks;
 use orchestrion_proto::prost::Message;
@@ -210,6 +211,22 @@ fn check_indexes(world: &World, kept: &[Kept]) {
         world.line(),
         world.story()
     );
+}
+
+/// Holds right behind a restart: the connections ended with the process, so every attempt they held is back in its queue.
+pub fn check_returned(world: &mut World) {
+    for run in runs(world) {
+        for activity in run.state.activities.values() {
+            assert!(
+                !matches!(activity.stage, Stage::Started { .. }),
+                "{}: {} of {} is still with a worker that is gone\n{}",
+                world.line(),
+                activity.activity_id,
+                run.workflow_id,
+                world.story()
+            );
+        }
+    }
 }
 
 /// Each revert undoes the newest completed task that no revert has undone; none succeeds twice.

@@ -143,6 +143,8 @@ pub struct World {
     /// Ids whose start was refused or never answered.
     pub unanswered: Vec<String>,
     submitted: u64,
+    /// Commits done when the next one was told to fail: as long as there are no more, that failure is still to come.
+    armed_at: Option<u64>,
     log: Vec<String>,
 }
 
@@ -160,6 +162,7 @@ impl World {
             acknowledged: BTreeMap::new(),
             unanswered: Vec::new(),
             submitted: 0,
+            armed_at: None,
             log: Vec::new(),
         };
         world.restart();
@@ -193,6 +196,7 @@ impl World {
             };
             self.say(&format!("the next commit fails: {kind:?}"));
             self.store.fail_next_commit(kind);
+            self.armed_at = Some(self.store.commits());
         }
         if self.dice.is_one_of_1000(profile.disconnects) {
             return self.disconnect();
@@ -235,6 +239,9 @@ impl World {
         }
         if self.core.is_none() {
             return self.restart();
+        }
+        if self.armed_at != Some(self.store.commits()) {
+            invariants::check_returned(self);
         }
         for (namespace, queue) in services::queues() {
             if self.dice.roll(4) > 0 {
