@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check soak
+.PHONY: help setup demo test check bench soak
 
 ENV := source setup/env.sh;
 
@@ -26,6 +26,9 @@ check: setup ## formatting, clippy, documentation, licences and advisories of de
 	$(ENV) cargo clippy --workspace --all-targets -- -D warnings
 	$(ENV) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	@setup/deny.sh
+
+bench: setup ## how fast the core is: decide and apply, encode, decode, fold
+	$(ENV) cargo bench --package orchestrion-benches
 
 soak: setup ## the tests that take minutes because they wait in real time
 	@SOAK=1 setup/test.sh

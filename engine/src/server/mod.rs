@@ -216,6 +216,7 @@ fn planner(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Planner, Server
 /// Everything that runs.
 struct Running {
     settings: Settings,
+    disk: Arc<RocksStore>,
     engine: Engine,
     stop: watch::Sender<bool>,
     sockets: OpenSockets,
@@ -250,7 +251,8 @@ impl Running {
             ..RocksStoreOptions::default()
         };
         let store = RocksStore::open(folder.join(STORE_FOLDER), store_options).map_err(unopened)?;
-        let store: Arc<dyn Store> = Arc::new(store);
+        let disk = Arc::new(store);
+        let store: Arc<dyn Store> = disk.clone();
         let registry = Registry::load(&*store).map_err(unopened)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let ids: Arc<dyn Chance> = Arc::new(SystemChance);
@@ -306,6 +308,7 @@ impl Running {
         ));
         Ok(Self {
             settings,
+            disk,
             engine,
             stop,
             sockets,
@@ -318,6 +321,7 @@ impl Running {
     async fn stop(self) {
         let Self {
             settings,
+            disk,
             engine,
             stop,
             sockets,
@@ -338,10 +342,14 @@ impl Running {
         {
             tracing::warn!("not everything ended within the shutdown budget: it is cut off");
         }
-        if tokio::task::spawn_blocking(move || engine.stop())
-            .await
-            .is_err()
-        {
+        let stopped = tokio::task::spawn_blocking(move || {
+            engine.stop();
+            // Only a shortcut for the next start, which would replay the log instead.
+            if let Err(error) = disk.flush() {
+                tracing::warn!(%error, "the store was not flushed; the next start replays its log");
+            }
+        });
+        if stopped.await.is_err() {
             tracing::error!("the engine did not stop cleanly; what it had committed is safe");
         }
     }
