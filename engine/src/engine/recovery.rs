@@ -286,7 +286,7 @@ fn damaged(key: &Key, why: &dyn std::fmt::Display) -> StoreError {
         operation: "recover",
         key: Some(key.to_string()),
         message: format!(
-            "the index entry does not read: {why}; stop the server and delete its indexes with `orchestrion reindex`"
+            "the index entry does not read: {why}; restore the data folder from a backup"
         ),
     }
 }
