@@ -6,6 +6,7 @@
 //!                      '-----> planner/, outbox/, sockets of services
 //! ```
 
+pub mod acts;
 pub mod api;
 pub mod cli;
 pub mod config;

@@ -341,6 +341,11 @@ impl Handle {
         &self.store
     }
 
+    /// How many shards the key space has.
+    pub fn shards(&self) -> u16 {
+        self.shards
+    }
+
     pub(crate) fn shard_of(
         &self,
         namespace: &Namespace,

@@ -59,7 +59,10 @@ impl Stage {
             compensation_failure_webhooks: vec![WebhookUrl::parse(&url).unwrap()],
             ..NewProject::default()
         };
-        let created = registrar.create_project(new).await.unwrap();
+        let created = registrar
+            .create_project(new, &crate::acts::Actor::ENGINE)
+            .await
+            .unwrap();
         let namespace = Namespace::parse(&created.project.id).unwrap();
         Self {
             handle,

@@ -133,6 +133,11 @@ pub fn webhook_id(source: &dyn Chance) -> String {
     format!("w_{}", base57(random(source)))
 }
 
+/// The public id of an API key, `k_` and 22 digits: it names the key and opens nothing.
+pub fn api_key_id(digest: KeyDigest) -> String {
+    format!("k_{}", derived("api key", &[&digest.0]))
+}
+
 /// `s_` and 28 lower-case letters: models change the case of what they copy.
 pub fn service_id(source: &dyn Chance) -> String {
     let mut value = random(source);

@@ -1,28 +1,43 @@
 //! Who may use the engine and who works for it: projects, API keys, services, webhooks.
 //!
 //! ```text
-//!  Registrar --records--> engine: put (one commit) --then--> Registry (memory) --> every request's reads
+//!  Registrar --records, act--> engine: put (one commit) --then--> Registry (memory) --> every request's reads
 //!  store --load at start--> Registry
 //! ```
 //!
+//! | what                     | changes in        |
+//! |--------------------------|-------------------|
+//! | projects                 | `registrar.rs`    |
+//! | API keys, their last use | `api_keys.rs`     |
+//! | services                 | `services.rs`     |
+//! | webhooks, their secrets  | `webhooks.rs`     |
+//!
 //! Invariant: memory changes only after the commit, so what a caller was shown survives a crash.
+//! Invariant: each change is committed with the administrative act that tells of it.
 //! Invariant: a project's namespace is its id; nothing here answers across namespaces except the check of an API key.
 
+mod api_keys;
 pub mod ids;
 mod memory;
 mod records;
 mod registrar;
+mod services;
+#[cfg(test)]
+mod tests;
+mod webhooks;
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use orchestrion_history::ids::{Namespace, ShardId, Timestamp};
-use orchestrion_history::store::{KeyRange, Store, StoreError};
+use orchestrion_history::store::{KeyRange, RegistryKind, Store, StoreError};
+use tokio::sync::watch;
 
+pub use self::api_keys::CreatedApiKey;
 use self::ids::{KeyDigest, WebhookSecret};
 use self::memory::Memory;
-pub use self::registrar::{
-    CreatedProject, CreatedWebhook, NewProject, Registrar, Registration, RegistryError, WebhookUrl,
-};
+pub use self::registrar::{CreatedProject, NewProject, Registrar, RegistryError};
+pub use self::services::Registration;
+pub use self::webhooks::{CreatedWebhook, RotatedSecret, WebhookUrl};
 use crate::plan;
 
 /// Records read at once while loading.
@@ -36,6 +51,8 @@ pub const WEBHOOKS_PER_TOPIC_MAX: usize = 100;
 pub const API_KEYS_PER_PROJECT_MAX: usize = 1_000;
 /// Bytes of a project's name.
 pub const PROJECT_NAME_BYTES_MAX: usize = 255;
+/// Bytes of an API key's name.
+pub const API_KEY_NAME_BYTES_MAX: usize = 255;
 /// Bytes of a webhook's URL.
 pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
 
@@ -76,6 +93,35 @@ pub struct RegisteredService {
     pub updated_at: Timestamp,
 }
 
+/// A key of a project, as it is kept: nobody can ask with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectKey {
+    /// SHA-256 of the key.
+    pub digest: KeyDigest,
+    /// Not unique; may be empty.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// When it was last seen in use, give or take the interval in which uses are written down.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl ProjectKey {
+    /// Its public id.
+    pub fn id(&self) -> String {
+        ids::api_key_id(self.digest)
+    }
+}
+
+/// Who asks with a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The key's project.
+    pub namespace: Namespace,
+    /// The key's public id.
+    pub key_id: String,
+}
+
 /// What a webhook is told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Topic {
@@ -83,6 +129,17 @@ pub enum Topic {
     Orchestration,
     /// A compensation that failed for good.
     CompensationFailure,
+    /// Nothing by itself: it signs for the URLs that single submissions name. A project has at most one of these.
+    Submission,
+}
+
+/// A secret that was rotated away and still signs along.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviousSecret {
+    /// The secret.
+    pub secret: WebhookSecret,
+    /// When it stops to sign.
+    pub until: Timestamp,
 }
 
 /// Somebody to be told.
@@ -90,48 +147,82 @@ pub enum Topic {
 pub struct Webhook {
     /// `w_` and 22 digits.
     pub id: String,
-    /// Absolute, http or https.
+    /// Absolute, http or https; empty for [`Topic::Submission`].
     pub url: String,
     /// Of what.
     pub topic: Topic,
     /// Signs its deliveries.
     pub secret: WebhookSecret,
+    /// Signs along for a while after a rotation.
+    pub previous: Option<PreviousSecret>,
+    /// When its secret was rotated last.
+    pub rotated_at: Option<Timestamp>,
     /// When it was added.
     pub created_at: Timestamp,
 }
 
+impl Webhook {
+    /// The secrets that sign at an instant, the newest first.
+    pub fn secrets_at(&self, now: Timestamp) -> impl Iterator<Item = &WebhookSecret> {
+        let previous = self.previous.iter().filter(move |p| p.until > now);
+        std::iter::once(&self.secret).chain(previous.map(|p| &p.secret))
+    }
+}
+
 /// The registry as of the last commit, in memory. Clones share it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Registry {
     memory: Arc<RwLock<Memory>>,
+    /// Counts what was taken away: keys, services, webhooks.
+    removals: Arc<watch::Sender<u64>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::of(Memory::default())
+    }
 }
 
 impl Registry {
-    /// Reads the whole registry from the store.
-    pub fn load(store: &dyn Store) -> Result<Self, StoreError> {
-        let mut memory = Memory::default();
-        let mut range = KeyRange::registry_all(ShardId::REGISTRY);
-        loop {
-            let page = store.scan(&range, LOAD_PAGE, false)?;
-            for (key, value) in &page.entries {
-                if let Some(record) = records::decode(key, value)? {
-                    memory.apply(record);
-                }
-            }
-            match page.entries.last() {
-                Some((last, _)) if page.more => range = range.after(last),
-                _ => {
-                    return Ok(Self {
-                        memory: Arc::new(RwLock::new(memory)),
-                    });
-                }
-            }
+    fn of(memory: Memory) -> Self {
+        Self {
+            memory: Arc::new(RwLock::new(memory)),
+            removals: Arc::new(watch::Sender::new(0)),
         }
     }
 
-    /// The project an API key belongs to.
+    /// Reads the whole registry from the store: who there is, then what each project has.
+    pub fn load(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut memory = Memory::default();
+        for kind in [RegistryKind::Project, RegistryKind::ApiKey] {
+            load_kind(store, &mut memory, &Namespace::system(), kind)?;
+        }
+        for namespace in memory.namespaces() {
+            for kind in [RegistryKind::Service, RegistryKind::Webhook] {
+                load_kind(store, &mut memory, &namespace, kind)?;
+            }
+        }
+        Ok(Self::of(memory))
+    }
+
+    /// The project an API key belongs to. Asking counts as a use of the key.
     pub fn authenticate(&self, key: KeyDigest) -> Option<Namespace> {
-        self.read().project_of_key(key)
+        Some(self.identify(key)?.namespace)
+    }
+
+    /// Who asks with an API key. Asking counts as a use of the key.
+    pub fn identify(&self, key: KeyDigest) -> Option<Identity> {
+        self.read().identify(key)
+    }
+
+    /// Whether a key is one of a project's, now.
+    pub fn holds_key(&self, key: KeyDigest) -> bool {
+        self.read().key(key).is_some()
+    }
+
+    /// Every project, by id.
+    pub fn projects(&self) -> Vec<Arc<Project>> {
+        self.read().projects()
     }
 
     /// A project.
@@ -142,6 +233,11 @@ impl Registry {
     /// A project's services, by id, as planning and validation see them.
     pub fn services(&self, namespace: &Namespace) -> Arc<[plan::Service]> {
         self.read().services(namespace)
+    }
+
+    /// A project's services, by id, with all that is known of them.
+    pub fn registered_services(&self, namespace: &Namespace) -> Vec<Arc<RegisteredService>> {
+        self.read().registered_services(namespace)
     }
 
     /// One service of a project.
@@ -159,9 +255,19 @@ impl Registry {
         self.read().webhook(namespace, id)
     }
 
-    /// How many API keys a project has.
-    pub fn api_keys(&self, namespace: &Namespace) -> usize {
+    /// A project's API keys, oldest first.
+    pub fn api_keys(&self, namespace: &Namespace) -> Vec<ProjectKey> {
         self.read().api_keys(namespace)
+    }
+
+    /// The keys that were used since this was asked last.
+    fn take_used_keys(&self) -> Vec<(Namespace, ProjectKey)> {
+        self.read().take_used_keys()
+    }
+
+    /// Changes whenever a key, a service or a webhook was taken away: whoever stands on one looks whether it is still there.
+    pub fn removals(&self) -> watch::Receiver<u64> {
+        self.removals.subscribe()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Memory> {
@@ -170,9 +276,35 @@ impl Registry {
     }
 
     pub(crate) fn apply(&self, records: Vec<records::Record>) {
+        let removes = records.iter().any(records::Record::removes);
         let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
         for record in records {
             memory.apply(record);
+        }
+        drop(memory);
+        if removes {
+            self.removals.send_modify(|count| *count += 1);
+        }
+    }
+}
+
+fn load_kind(
+    store: &dyn Store,
+    memory: &mut Memory,
+    namespace: &Namespace,
+    kind: RegistryKind,
+) -> Result<(), StoreError> {
+    let mut range = KeyRange::registry_kind(ShardId::REGISTRY, namespace, kind);
+    loop {
+        let page = store.scan(&range, LOAD_PAGE, false)?;
+        for (key, value) in &page.entries {
+            if let Some(record) = records::decode(key, value)? {
+                memory.apply(record);
+            }
+        }
+        match page.entries.last() {
+            Some((last, _)) if page.more => range = range.after(last),
+            _ => return Ok(()),
         }
     }
 }

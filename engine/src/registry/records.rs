@@ -7,6 +7,8 @@
 //!  Webhook   namespace project id  id = webhook id      v1.Webhook
 //! ```
 //!
+//! What leaves is a record as well: its operation removes the key.
+//!
 //! Invariant: decoding what [`encode`] gave yields the same record.
 
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use orchestrion_proto::v1;
 use serde_json::Value;
 
 use super::ids::{KeyDigest, WebhookSecret};
-use super::{Project, RegisteredService, ServiceKind, Topic, Webhook};
+use super::{PreviousSecret, Project, ProjectKey, RegisteredService, ServiceKind, Topic, Webhook};
 use crate::plan;
 
 /// One change of the registry.
@@ -28,21 +30,43 @@ pub(crate) enum Record {
         project: Project,
     },
     ApiKey {
-        digest: KeyDigest,
         namespace: Namespace,
+        key: ProjectKey,
+    },
+    ApiKeyRevoked {
+        namespace: Namespace,
+        digest: KeyDigest,
     },
     Service {
         namespace: Namespace,
         service: RegisteredService,
     },
+    ServiceDeleted {
+        namespace: Namespace,
+        id: String,
+    },
     Webhook {
         namespace: Namespace,
         webhook: Webhook,
     },
+    WebhookRemoved {
+        namespace: Namespace,
+        id: String,
+    },
+}
+
+impl Record {
+    /// Whether it takes something away.
+    pub(super) fn removes(&self) -> bool {
+        matches!(
+            self,
+            Self::ApiKeyRevoked { .. } | Self::ServiceDeleted { .. } | Self::WebhookRemoved { .. }
+        )
+    }
 }
 
 /// The operation that makes a record durable.
-pub(super) fn encode(record: &Record, at: Timestamp) -> Op {
+pub(super) fn encode(record: &Record) -> Op {
     match record {
         Record::Project { project, .. } => put(
             Namespace::system(),
@@ -55,18 +79,22 @@ pub(super) fn encode(record: &Record, at: Timestamp) -> Op {
                 updated_at: project.updated_at.0,
             },
         ),
-        Record::ApiKey { digest, namespace } => put(
+        Record::ApiKey { namespace, key } => put(
             Namespace::system(),
             RegistryKind::ApiKey,
-            digest.to_hex(),
+            key.digest.to_hex(),
             &v1::ApiKey {
-                id: digest.to_hex(),
-                name: String::new(),
-                digest: digest.0.to_vec(),
-                created_at: at.0,
+                id: key.digest.to_hex(),
+                name: key.name.clone(),
+                digest: key.digest.0.to_vec(),
+                created_at: key.created_at.0,
                 project_id: namespace.to_string(),
+                last_used_at: key.last_used_at.map_or(0, |at| at.0),
             },
         ),
+        Record::ApiKeyRevoked { digest, .. } => {
+            delete(Namespace::system(), RegistryKind::ApiKey, digest.to_hex())
+        }
         Record::Service { namespace, service } => put(
             namespace.clone(),
             RegistryKind::Service,
@@ -88,6 +116,12 @@ pub(super) fn encode(record: &Record, at: Timestamp) -> Op {
                 updated_at: service.updated_at.0,
             },
         ),
+        Record::ServiceDeleted { namespace, id } => {
+            delete(namespace.clone(), RegistryKind::Service, id.clone())
+        }
+        Record::WebhookRemoved { namespace, id } => {
+            delete(namespace.clone(), RegistryKind::Webhook, id.clone())
+        }
         Record::Webhook { namespace, webhook } => put(
             namespace.clone(),
             RegistryKind::Webhook,
@@ -98,23 +132,38 @@ pub(super) fn encode(record: &Record, at: Timestamp) -> Op {
                 topic: match webhook.topic {
                     Topic::Orchestration => v1::webhook::Topic::Orchestration,
                     Topic::CompensationFailure => v1::webhook::Topic::CompensationFailure,
+                    Topic::Submission => v1::webhook::Topic::Submission,
                 }
                 .into(),
                 secret: webhook.secret.bytes().to_vec(),
                 created_at: webhook.created_at.0,
+                previous_secret: webhook
+                    .previous
+                    .as_ref()
+                    .map_or_else(Vec::new, |previous| previous.secret.bytes().to_vec()),
+                previous_secret_until: webhook.previous.as_ref().map_or(0, |p| p.until.0),
+                rotated_at: webhook.rotated_at.map_or(0, |at| at.0),
             },
         ),
     }
 }
 
+fn key(namespace: Namespace, kind: RegistryKind, id: String) -> Key {
+    Key::Registry {
+        shard: ShardId::REGISTRY,
+        namespace,
+        kind,
+        id,
+    }
+}
+
+fn delete(namespace: Namespace, kind: RegistryKind, id: String) -> Op {
+    Op::Delete(key(namespace, kind, id))
+}
+
 fn put(namespace: Namespace, kind: RegistryKind, id: String, message: &impl Message) -> Op {
     Op::Put(
-        Key::Registry {
-            shard: ShardId::REGISTRY,
-            namespace,
-            kind,
-            id,
-        },
+        key(namespace, kind, id),
         Bytes::from(message.encode_to_vec()),
     )
 }
@@ -133,7 +182,8 @@ pub(super) fn decode(key: &Key, value: &Bytes) -> Result<Option<Record>, StoreEr
         RegistryKind::ApiKey => api_key(value),
         RegistryKind::Service => service(namespace, value),
         RegistryKind::Webhook => webhook(namespace, value),
-        RegistryKind::Grounding | RegistryKind::Setting => return Ok(None),
+        // Others keep theirs.
+        _ => return Ok(None),
     };
     record.map(Some).map_err(|reason| StoreError {
         kind: StoreErrorKind::Corrupt,
@@ -162,10 +212,17 @@ fn api_key(value: &Bytes) -> Result<Record, String> {
     let digest =
         <[u8; 32]>::try_from(record.digest).map_err(|_| "a digest has 32 bytes".to_owned())?;
     let namespace = Namespace::parse(&record.project_id).map_err(|e| e.to_string())?;
-    Ok(Record::ApiKey {
+    let key = ProjectKey {
         digest: KeyDigest(digest),
-        namespace,
-    })
+        name: record.name,
+        created_at: Timestamp(record.created_at),
+        last_used_at: some_time(record.last_used_at),
+    };
+    Ok(Record::ApiKey { namespace, key })
+}
+
+fn some_time(nanoseconds: i64) -> Option<Timestamp> {
+    (nanoseconds != 0).then_some(Timestamp(nanoseconds))
 }
 
 fn service(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
@@ -202,6 +259,7 @@ fn webhook(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
     let topic = match record.topic() {
         v1::webhook::Topic::Orchestration => Topic::Orchestration,
         v1::webhook::Topic::CompensationFailure => Topic::CompensationFailure,
+        v1::webhook::Topic::Submission => Topic::Submission,
         v1::webhook::Topic::Unspecified => return Err("it has no topic".to_owned()),
     };
     let webhook = Webhook {
@@ -209,6 +267,11 @@ fn webhook(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
         url: record.url,
         topic,
         secret: WebhookSecret::from_bytes(record.secret),
+        previous: (!record.previous_secret.is_empty()).then(|| PreviousSecret {
+            secret: WebhookSecret::from_bytes(record.previous_secret),
+            until: Timestamp(record.previous_secret_until),
+        }),
+        rotated_at: some_time(record.rotated_at),
         created_at: Timestamp(record.created_at),
     };
     Ok(Record::Webhook { namespace, webhook })
@@ -247,7 +310,29 @@ mod tests {
             url: "http://localhost/hook".into(),
             topic: Topic::CompensationFailure,
             secret: WebhookSecret::from_bytes(vec![1, 2, 3]),
+            previous: None,
+            rotated_at: None,
             created_at: Timestamp(9),
+        };
+        let rotated = Webhook {
+            id: "w_2".into(),
+            topic: Topic::Submission,
+            previous: Some(PreviousSecret {
+                secret: WebhookSecret::from_bytes(vec![4, 5]),
+                until: Timestamp(11),
+            }),
+            rotated_at: Some(Timestamp(10)),
+            ..webhook.clone()
+        };
+        let key = ProjectKey {
+            digest: KeyDigest::of("sk"),
+            name: "shop's services".into(),
+            created_at: Timestamp(3),
+            last_used_at: None,
+        };
+        let used = ProjectKey {
+            last_used_at: Some(Timestamp(4)),
+            ..key.clone()
         };
         vec![
             Record::Project {
@@ -255,21 +340,32 @@ mod tests {
                 project,
             },
             Record::ApiKey {
-                digest: KeyDigest::of("sk"),
                 namespace: namespace.clone(),
+                key,
+            },
+            Record::ApiKey {
+                namespace: namespace.clone(),
+                key: used,
             },
             Record::Service {
                 namespace: namespace.clone(),
                 service,
             },
-            Record::Webhook { namespace, webhook },
+            Record::Webhook {
+                namespace: namespace.clone(),
+                webhook,
+            },
+            Record::Webhook {
+                namespace,
+                webhook: rotated,
+            },
         ]
     }
 
     #[test]
     fn records_survive_their_bytes() {
         for record in samples() {
-            let Op::Put(key, value) = encode(&record, Timestamp(1)) else {
+            let Op::Put(key, value) = encode(&record) else {
                 panic!("encode writes")
             };
             assert_eq!(decode(&key, &value).unwrap(), Some(record));
@@ -277,8 +373,38 @@ mod tests {
     }
 
     #[test]
+    fn what_leaves_removes_the_key_it_came_by() {
+        let namespace = Namespace::parse("p_x").unwrap();
+        let gone = |record: Record| match encode(&record) {
+            Op::Delete(key) => key,
+            Op::Put(key, _) => panic!("{key} is put"),
+        };
+        let keys: Vec<Key> = samples()
+            .iter()
+            .map(|record| match encode(record) {
+                Op::Put(key, _) | Op::Delete(key) => key,
+            })
+            .collect();
+        let revoked = Record::ApiKeyRevoked {
+            namespace: namespace.clone(),
+            digest: KeyDigest::of("sk"),
+        };
+        assert_eq!(gone(revoked), keys[1]);
+        let deleted = Record::ServiceDeleted {
+            namespace: namespace.clone(),
+            id: "s_a".into(),
+        };
+        assert_eq!(gone(deleted), keys[3]);
+        let removed = Record::WebhookRemoved {
+            namespace,
+            id: "w_1".into(),
+        };
+        assert_eq!(gone(removed), keys[4]);
+    }
+
+    #[test]
     fn a_damaged_record_is_named() {
-        let Op::Put(key, _) = encode(&samples()[1], Timestamp(1)) else {
+        let Op::Put(key, _) = encode(&samples()[1]) else {
             panic!("encode writes")
         };
         let error = decode(&key, &Bytes::from_static(b"\xff\xff")).unwrap_err();

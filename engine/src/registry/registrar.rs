@@ -4,19 +4,19 @@
 
 use std::sync::Arc;
 
-use orchestrion_history::ids::{InvalidName, Namespace, Timestamp};
-use serde_json::Value;
+use orchestrion_history::ids::{InvalidName, Namespace};
+use orchestrion_history::store::Op;
 use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
-use super::ids::{self, ApiKey, WebhookSecret};
+use super::api_keys::FIRST_KEY_NAME;
+use super::ids::{self, ApiKey};
 use super::records::{self, Record};
 use super::{
-    API_KEYS_PER_PROJECT_MAX, PROJECT_NAME_BYTES_MAX, Project, RegisteredService, Registry,
-    SERVICES_PER_PROJECT_MAX, ServiceKind, Topic, WEBHOOK_URL_BYTES_MAX, WEBHOOKS_PER_TOPIC_MAX,
-    Webhook,
+    CreatedWebhook, PROJECT_NAME_BYTES_MAX, Project, Registry, Topic, WEBHOOKS_PER_TOPIC_MAX,
+    WebhookUrl,
 };
+use crate::acts::{Act, Actor, Acts, What};
 use crate::engine::handle::{CallError, Handle};
-use crate::plan;
 use crate::seams::{self, Chance, Clock};
 
 /// Why the registry did not change.
@@ -27,6 +27,31 @@ pub enum RegistryError {
         "service with id {0} not found in this project: register without an id to get a new one"
     )]
     UnknownService(String),
+    /// No such key, service or webhook in this project.
+    #[error("unknown {what} {id:?}: list what there is with GET {list}")]
+    Unknown {
+        /// What.
+        what: &'static str,
+        /// As given.
+        id: String,
+        /// The route that lists them.
+        list: &'static str,
+    },
+    /// The project could not be reached any more.
+    #[error("{0} is the last key of its project: make another one first")]
+    LastKey(String),
+    /// Somebody still needs the service.
+    #[error(
+        "service {id} is in use ({sessions} connected, {waiting} tasks wait for it): stop it first, or say force=true to delete it all the same"
+    )]
+    InUse {
+        /// The service.
+        id: String,
+        /// Connections it has.
+        sessions: usize,
+        /// Attempts that wait in its queue or are under way.
+        waiting: usize,
+    },
     /// A limit is reached.
     #[error("this project has {max} {what} already: no more are allowed")]
     Limit {
@@ -61,44 +86,6 @@ pub enum RegistryError {
     Engine(#[from] CallError),
 }
 
-/// A URL that deliveries can go to: absolute, http or https, with a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WebhookUrl(String);
-
-impl WebhookUrl {
-    /// Checks a URL; it is kept as it was given.
-    pub fn parse(text: &str) -> Result<Self, RegistryError> {
-        let refuse = |reason: String| RegistryError::InvalidUrl {
-            url: text.to_owned(),
-            reason,
-        };
-        if text.len() > WEBHOOK_URL_BYTES_MAX {
-            return Err(RegistryError::TooLong {
-                what: "a webhook url",
-                bytes: text.len(),
-                max: WEBHOOK_URL_BYTES_MAX,
-            });
-        }
-        if text.chars().any(|c| c.is_control() || c == ' ') {
-            return Err(refuse("it holds a space or a control character".to_owned()));
-        }
-        let url = reqwest::Url::parse(text)
-            .map_err(|e| refuse(format!("{e}; give an absolute http or https url")))?;
-        if !matches!(url.scheme(), "http" | "https") {
-            return Err(refuse("give an absolute http or https url".to_owned()));
-        }
-        if !url.has_host() {
-            return Err(refuse("it names no host".to_owned()));
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// As it was given.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// A project to create. There is nothing else a caller may set.
 #[derive(Debug, Clone, Default)]
 pub struct NewProject {
@@ -121,45 +108,14 @@ pub struct CreatedProject {
     pub webhooks: Vec<CreatedWebhook>,
 }
 
-/// A new webhook, with what is shown only now.
-#[derive(Debug, Clone)]
-pub struct CreatedWebhook {
-    /// Its id.
-    pub id: String,
-    /// Its URL.
-    pub url: String,
-    /// What it is told of.
-    pub topic: Topic,
-    /// Signs its deliveries.
-    pub secret: WebhookSecret,
-}
-
-/// A service or agent that registers, already checked.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Registration {
-    /// `None` makes a new one.
-    pub id: Option<String>,
-    /// Which route it came by.
-    pub kind: ServiceKind,
-    /// Not unique.
-    pub name: String,
-    /// Shown to the planner.
-    pub description: String,
-    /// JSON Schema, type object.
-    pub input_schema: Value,
-    /// JSON Schema, type object.
-    pub output_schema: Value,
-    /// Whether its tasks can be undone.
-    pub revertible: bool,
-}
-
 /// Changes the registry. Clones share the lock.
 #[derive(Clone)]
 pub struct Registrar {
-    registry: Registry,
-    handle: Handle,
-    ids: Arc<dyn Chance>,
-    clock: Arc<dyn Clock>,
+    pub(super) registry: Registry,
+    pub(super) handle: Handle,
+    pub(super) ids: Arc<dyn Chance>,
+    pub(super) clock: Arc<dyn Clock>,
+    acts: Acts,
     turn: Arc<Mutex<()>>,
 }
 
@@ -174,6 +130,7 @@ impl Registrar {
         Self {
             registry,
             handle,
+            acts: Acts::new(clock.clone(), ids.clone()),
             ids,
             clock,
             turn: Arc::default(),
@@ -185,16 +142,18 @@ impl Registrar {
         &self.registry
     }
 
+    /// Drafts the records of administrative acts, for whoever commits a change that is not the registry's.
+    pub fn acts(&self) -> &Acts {
+        &self.acts
+    }
+
     /// A new project with its first key and its webhooks, in one commit.
-    pub async fn create_project(&self, new: NewProject) -> Result<CreatedProject, RegistryError> {
-        if new.name.len() > PROJECT_NAME_BYTES_MAX {
-            let bytes = new.name.len();
-            return Err(RegistryError::TooLong {
-                what: "the project's name",
-                bytes,
-                max: PROJECT_NAME_BYTES_MAX,
-            });
-        }
+    pub async fn create_project(
+        &self,
+        new: NewProject,
+        actor: &Actor,
+    ) -> Result<CreatedProject, RegistryError> {
+        short("the project's name", &new.name, PROJECT_NAME_BYTES_MAX)?;
         for urls in [&new.webhooks, &new.compensation_failure_webhooks] {
             limit(
                 "webhooks of this topic",
@@ -213,16 +172,17 @@ impl Registrar {
             updated_at: at,
         };
         let api_key = ApiKey::generate(&*self.ids);
+        let created = Act::new(What::ProjectCreated, project.id.clone());
+        let mut acts = vec![created.with("name", project.name.clone())];
+        let (record, act) = self.new_api_key(&namespace, &api_key, FIRST_KEY_NAME, at);
         let mut records = vec![
             Record::Project {
                 namespace: namespace.clone(),
                 project: project.clone(),
             },
-            Record::ApiKey {
-                digest: api_key.digest(),
-                namespace: namespace.clone(),
-            },
+            record,
         ];
+        acts.push(act);
         let mut webhooks = Vec::new();
         let topics = [
             (Topic::Orchestration, new.webhooks),
@@ -233,12 +193,13 @@ impl Registrar {
         ];
         for (topic, urls) in topics {
             for url in urls {
-                let (record, created) = self.new_webhook(&namespace, topic, url, at);
+                let (record, created, act) = self.new_webhook(&namespace, topic, url, at);
                 records.push(record);
+                acts.push(act);
                 webhooks.push(created);
             }
         }
-        self.commit(turn, records, at).await?;
+        self.commit(turn, &namespace, records, actor, acts).await?;
         Ok(CreatedProject {
             project,
             api_key,
@@ -246,131 +207,25 @@ impl Registrar {
         })
     }
 
-    /// One more key of a project.
-    pub async fn add_api_key(&self, namespace: &Namespace) -> Result<ApiKey, RegistryError> {
-        let turn = self.take_turn().await;
-        limit(
-            "api keys",
-            self.registry.api_keys(namespace),
-            API_KEYS_PER_PROJECT_MAX,
-        )?;
-        let key = ApiKey::generate(&*self.ids);
-        let record = Record::ApiKey {
-            digest: key.digest(),
-            namespace: namespace.clone(),
-        };
-        self.commit(turn, vec![record], self.clock.now()).await?;
-        Ok(key)
-    }
-
-    /// One more webhook of a project. The same URL twice is told twice.
-    pub async fn add_webhook(
-        &self,
-        namespace: &Namespace,
-        topic: Topic,
-        url: WebhookUrl,
-    ) -> Result<CreatedWebhook, RegistryError> {
-        let turn = self.take_turn().await;
-        let known = self.registry.webhooks(namespace, topic).len();
-        limit("webhooks of this topic", known, WEBHOOKS_PER_TOPIC_MAX)?;
-        let at = self.clock.now();
-        let (record, created) = self.new_webhook(namespace, topic, url, at);
-        self.commit(turn, vec![record], at).await?;
-        Ok(created)
-    }
-
-    /// A new service, or the next version of a known one, which replaces everything of it.
-    pub async fn register_service(
-        &self,
-        namespace: &Namespace,
-        registration: Registration,
-    ) -> Result<RegisteredService, RegistryError> {
-        let turn = self.take_turn().await;
-        let at = self.clock.now();
-        let (id, version, created_at) = match registration.id {
-            Some(id) => match self.registry.service(namespace, &id) {
-                Some(known) => (id, known.version + 1, known.created_at),
-                None => return Err(RegistryError::UnknownService(id)),
-            },
-            None => {
-                limit(
-                    "services",
-                    self.registry.services(namespace).len(),
-                    SERVICES_PER_PROJECT_MAX,
-                )?;
-                (ids::service_id(&*self.ids), 1, at)
-            }
-        };
-        let service = RegisteredService {
-            service: plan::Service {
-                id,
-                name: registration.name,
-                description: registration.description,
-                input_schema: registration.input_schema,
-                output_schema: registration.output_schema,
-                revertible: registration.revertible,
-            },
-            kind: registration.kind,
-            version,
-            created_at,
-            updated_at: at,
-        };
-        let record = Record::Service {
-            namespace: namespace.clone(),
-            service: service.clone(),
-        };
-        self.commit(turn, vec![record], at).await?;
-        Ok(service)
-    }
-
-    fn new_webhook(
-        &self,
-        namespace: &Namespace,
-        topic: Topic,
-        url: WebhookUrl,
-        at: Timestamp,
-    ) -> (Record, CreatedWebhook) {
-        let webhook = Webhook {
-            id: ids::webhook_id(&*self.ids),
-            url: url.0,
-            topic,
-            secret: WebhookSecret::generate(&*self.ids),
-            created_at: at,
-        };
-        let created = CreatedWebhook {
-            id: webhook.id.clone(),
-            url: webhook.url.clone(),
-            topic,
-            secret: webhook.secret.clone(),
-        };
-        (
-            Record::Webhook {
-                namespace: namespace.clone(),
-                webhook,
-            },
-            created,
-        )
-    }
-
     /// Durable first, visible then. The turn is held throughout, so that no later change is based on an earlier state, and it is a
     /// task of its own, so that a caller who goes away does not leave memory behind the store.
-    async fn commit(
+    pub(super) async fn commit(
         &self,
         turn: OwnedMutexGuard<()>,
+        namespace: &Namespace,
         records: Vec<Record>,
-        at: Timestamp,
+        actor: &Actor,
+        acts: Vec<Act>,
     ) -> Result<(), RegistryError> {
+        let mut ops: Vec<Op> = records.iter().map(records::encode).collect();
+        ops.extend(
+            acts.into_iter()
+                .map(|act| self.acts.record(namespace, actor, act)),
+        );
         let (done, answer) = oneshot::channel();
         let (handle, registry) = (self.handle.clone(), self.registry.clone());
         seams::spawn(async move {
-            let result = handle
-                .put(
-                    records
-                        .iter()
-                        .map(|record| records::encode(record, at))
-                        .collect(),
-                )
-                .await;
+            let result = handle.put(ops).await;
             if result.is_ok() {
                 registry.apply(records);
             }
@@ -381,12 +236,21 @@ impl Registrar {
         Ok(answer.await.map_err(|_| CallError::ShuttingDown)??)
     }
 
-    async fn take_turn(&self) -> OwnedMutexGuard<()> {
+    pub(super) async fn take_turn(&self) -> OwnedMutexGuard<()> {
         Arc::clone(&self.turn).lock_owned().await
     }
 }
 
-fn limit(what: &'static str, known: usize, max: usize) -> Result<(), RegistryError> {
+pub(super) fn short(what: &'static str, text: &str, max: usize) -> Result<(), RegistryError> {
+    if text.len() > max {
+        let bytes = text.len();
+        Err(RegistryError::TooLong { what, bytes, max })
+    } else {
+        Ok(())
+    }
+}
+
+pub(super) fn limit(what: &'static str, known: usize, max: usize) -> Result<(), RegistryError> {
     if known >= max {
         Err(RegistryError::Limit { what, max })
     } else {

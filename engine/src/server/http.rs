@@ -6,13 +6,14 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::api::orra::Peer;
 use crate::config::HttpSettings;
 use crate::seams;
 
@@ -36,7 +37,10 @@ pub(super) async fn serve(
         };
         match accepted {
             Ok((stream, permit)) => {
-                let (router, stop, guard) = (router.clone(), stop.clone(), connections.subscribe());
+                // Every request says where it came from.
+                let peer = Peer(stream.peer_addr().ok());
+                let router = router.clone().layer(Extension(peer));
+                let (stop, guard) = (stop.clone(), connections.subscribe());
                 let head_timeout = settings.head_timeout;
                 seams::spawn(async move {
                     let _held = (permit, guard);

@@ -1,6 +1,10 @@
 //! Who asks: `Authorization: Bearer <key>`, split at single spaces into exactly two parts.
 //!
 //! Invariant: keys are compared by digest, and no key is in any answer or log line.
+//! Invariant: the address of a caller is that of its connection; what headers say of it is not believed.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -9,11 +13,26 @@ use orchestrion_history::ids::Namespace;
 
 use super::Api;
 use super::error::{ApiError, Kind};
+use crate::acts::{Actor, Who};
+use crate::registry::Identity;
 use crate::registry::ids::KeyDigest;
 
 /// The project whose key came with a request.
 #[derive(Debug, Clone)]
 pub struct Authenticated(pub Namespace);
+
+/// The project whose key came with a request, and who acts by it.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The project.
+    pub project: Namespace,
+    /// The key, and where the request came from.
+    pub actor: Actor,
+}
+
+/// Where a request came from; the listener puts it into every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer(pub Option<SocketAddr>);
 
 /// Who may create projects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,21 +79,56 @@ impl FromRequestParts<Api> for Authenticated {
     }
 }
 
+impl FromRequestParts<Api> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let identity = identify(api, &parts.headers)?;
+        Ok(Self {
+            project: identity.namespace,
+            actor: Actor {
+                who: Who::Key(identity.key_id),
+                peer: peer_of(parts),
+            },
+        })
+    }
+}
+
+impl FromRequestParts<Api> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, Infallible> {
+        Ok(Self(peer_of(parts)))
+    }
+}
+
+fn peer_of(parts: &Parts) -> Option<SocketAddr> {
+    parts.extensions.get::<Peer>().and_then(|peer| peer.0)
+}
+
 /// The project of a request's key.
 pub fn authenticate(api: &Api, headers: &HeaderMap) -> Result<Authenticated, Nobody> {
-    let digest = KeyDigest::of(bearer(headers).ok_or(Nobody::NoKey)?);
+    identify(api, headers).map(|identity| Authenticated(identity.namespace))
+}
+
+fn identify(api: &Api, headers: &HeaderMap) -> Result<Identity, Nobody> {
+    let digest = key_of(headers).ok_or(Nobody::NoKey)?;
     api.registrar
         .registry()
-        .authenticate(digest)
-        .map(Authenticated)
+        .identify(digest)
         .ok_or(Nobody::UnknownKey(digest))
 }
 
-/// Whether a request may create projects.
-pub fn admit(admission: &Admission, headers: &HeaderMap) -> Result<(), ApiError> {
+/// The digest of the key that came with a request, whosever it is.
+pub fn key_of(headers: &HeaderMap) -> Option<KeyDigest> {
+    bearer(headers).map(KeyDigest::of)
+}
+
+/// Who creates projects with a request, if it may.
+pub fn admit(admission: &Admission, headers: &HeaderMap) -> Result<Who, ApiError> {
     match admission {
-        Admission::Open => Ok(()),
-        Admission::Key(key) if bearer(headers).map(KeyDigest::of) == Some(*key) => Ok(()),
+        Admission::Open => Ok(Who::Anybody),
+        Admission::Key(key) if key_of(headers) == Some(*key) => Ok(Who::Admin),
         Admission::Key(_) => Err(ApiError::new(
             Kind::Unauthorized,
             "creating projects takes the server's admin key: send it as Authorization: Bearer <admin key>",

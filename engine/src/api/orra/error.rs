@@ -5,6 +5,7 @@
 //! | `invalid request error`  | 400    | bad JSON, unknown key, a plan that is not actionable    |
 //! | `input validation error` | 400    | a bad webhook URL                                       |
 //! | `item does not exist`    | 400    | unknown orchestration or compensation failure           |
+//! | `invalid operation`      | 400    | what cannot be done to a thing as it stands             |
 //! | `unauthorized`           | 403    | no key, a malformed header, somebody else's service     |
 //! | `unanticipated error`    | 500    | a service that does not validate, a plan that failed    |
 //! | `internal error`         | 500    | our trouble                                             |
@@ -32,6 +33,8 @@ pub enum Kind {
     InputValidation,
     /// There is no such thing, for this caller.
     NotExist,
+    /// The thing is there, but not so that this could be done to it.
+    InvalidOperation,
     /// Who asks is not known.
     Unauthorized,
     /// orra's word for what it did not foresee.
@@ -50,6 +53,7 @@ impl Kind {
             Self::InvalidRequest => "invalid request error",
             Self::InputValidation => "input validation error",
             Self::NotExist => "item does not exist",
+            Self::InvalidOperation => "invalid operation",
             Self::Unauthorized => "unauthorized",
             Self::Unanticipated => "unanticipated error",
             Self::Internal => "internal error",
@@ -60,9 +64,10 @@ impl Kind {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::InvalidRequest | Self::InputValidation | Self::NotExist => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::InvalidRequest
+            | Self::InputValidation
+            | Self::NotExist
+            | Self::InvalidOperation => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::FORBIDDEN,
             Self::Unanticipated | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -265,6 +270,10 @@ impl From<RegistryError> for ApiError {
             // orra's word and status for a service it does not find.
             RegistryError::UnknownService(_) => {
                 Self::new(Kind::Unanticipated, error.to_string()).code(code::UNANTICIPATED)
+            }
+            RegistryError::Unknown { .. } => Self::new(Kind::NotExist, error.to_string()),
+            RegistryError::LastKey(_) | RegistryError::InUse { .. } => {
+                Self::new(Kind::InvalidOperation, error.to_string())
             }
             RegistryError::Limit { .. } | RegistryError::TooLong { .. } => {
                 Self::new(Kind::InvalidRequest, error.to_string())

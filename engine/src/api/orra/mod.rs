@@ -3,8 +3,10 @@
 //! | route                                        | file                |
 //! |----------------------------------------------|---------------------|
 //! | `GET /health`, `GET /metrics`                | `health.rs`         |
-//! | `POST /register/project`, `/apikeys`, `/webhooks`, `/compensation-failure-webhooks` | `projects.rs` |
-//! | `POST /register/service`, `/register/agent`  | `services.rs`       |
+//! | `POST /register/project`                     | `projects.rs`       |
+//! | `/apikeys…`                                  | `api_keys.rs`       |
+//! | `/webhooks…`, `/compensation-failure-webhooks` | `webhooks.rs`     |
+//! | `POST /register/service`, `/register/agent`, `/services…` | `services.rs` |
 //! | `POST /orchestrations`                       | `submit.rs`         |
 //! | `GET /orchestrations`, `/orchestrations/inspections/{id}` | `listing.rs` |
 //! | `GET /orchestrations/{id}/replay`            | `replay.rs`         |
@@ -13,6 +15,7 @@
 //!
 //! Invariant: every body is `application/json` and ends with a newline, errors included; only 404 and 405 of the router are not.
 
+mod api_keys;
 mod auth;
 mod body;
 mod compensations;
@@ -29,6 +32,7 @@ mod submission;
 mod submit;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -38,12 +42,12 @@ use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::watch;
 
-pub use self::auth::Admission;
+pub use self::auth::{Admission, Peer};
 pub use self::health::Pulse;
 use crate::config::Settings;
 use crate::engine::handle::Handle;
@@ -127,11 +131,23 @@ pub fn router(api: Api) -> Router {
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))
         .route("/register/project", post(projects::register))
-        .route("/apikeys", post(projects::add_api_key))
-        .route("/webhooks", post(projects::add_webhook))
+        .route("/apikeys", get(api_keys::list).post(api_keys::add))
+        .route("/apikeys/{id}", delete(api_keys::revoke))
+        .route("/webhooks", get(webhooks::list).post(webhooks::add))
+        .route("/webhooks/{id}", delete(webhooks::remove))
+        .route("/webhooks/{id}/rotate", post(webhooks::rotate))
         .route(
             "/compensation-failure-webhooks",
-            post(projects::add_compensation_failure_webhook),
+            get(webhooks::list_for_compensations).post(webhooks::add_for_compensations),
+        )
+        .route(
+            "/submission-webhook-secret",
+            post(webhooks::rotate_for_submissions),
+        )
+        .route("/services", get(services::list))
+        .route(
+            "/services/{id}",
+            get(services::show).delete(services::delete),
         )
         .route(
             "/register/service",
@@ -190,6 +206,11 @@ pub(crate) fn respond<T: Serialize + ?Sized>(status: StatusCode, body: &T) -> Re
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
     }
+}
+
+/// The answer of a request that took something away.
+pub(crate) fn no_content() -> Response {
+    StatusCode::NO_CONTENT.into_response()
 }
 
 /// The router's own answer to a path that is none, as Go writes it.

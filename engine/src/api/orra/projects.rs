@@ -1,4 +1,4 @@
-//! Projects, their API keys and their webhooks.
+//! Projects are created.
 //!
 //! Invariant: a caller sets nothing of a project but its name and its webhooks; ids, keys and times are the server's.
 
@@ -6,15 +6,17 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::json;
 
-use super::auth::{Authenticated, admit};
+use super::auth::{Peer, admit};
 use super::body::Body;
 use super::error::{ApiError, code};
 use super::json::Members;
+use super::webhooks::{WebhookJson, webhook_url};
 use super::{Api, respond};
+use crate::acts::Actor;
+use crate::config::Settings;
 use crate::orchestration::effect::rfc3339;
-use crate::registry::{CreatedProject, CreatedWebhook, NewProject, Topic, WebhookUrl};
+use crate::registry::{CreatedProject, NewProject, Topic, WebhookUrl};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -30,24 +32,6 @@ struct ProjectJson<'a> {
     updated_at: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     webhook_secrets: Vec<WebhookJson<'a>>,
-}
-
-/// A webhook with its secret, shown once.
-#[derive(Serialize)]
-struct WebhookJson<'a> {
-    url: &'a str,
-    id: &'a str,
-    secret: String,
-}
-
-impl<'a> WebhookJson<'a> {
-    fn of(webhook: &'a CreatedWebhook) -> Self {
-        Self {
-            url: &webhook.url,
-            id: &webhook.id,
-            secret: webhook.secret.reveal(),
-        }
-    }
 }
 
 impl<'a> ProjectJson<'a> {
@@ -77,90 +61,36 @@ impl<'a> ProjectJson<'a> {
 /// `POST /register/project`
 pub async fn register(
     State(api): State<Api>,
+    Peer(peer): Peer,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    admit(&api.admission, &headers)?;
-    let new = parse_project(body.as_str())?;
+    let who = admit(&api.admission, &headers)?;
+    let new = parse_project(body.as_str(), &api.settings)?;
     let created = api
         .registrar
-        .create_project(new)
+        .create_project(new, &Actor { who, peer })
         .await
         .map_err(|e| ApiError::from(e).code(code::PROJECT))?;
     tracing::info!(project = %created.project.id, "project created");
     Ok(respond(StatusCode::CREATED, &ProjectJson::of(&created)))
 }
 
-fn parse_project(body: &str) -> Result<NewProject, ApiError> {
+fn parse_project(body: &str, settings: &Settings) -> Result<NewProject, ApiError> {
     let body = Members::of_body(body)?;
     let urls = |name| -> Result<Vec<WebhookUrl>, ApiError> {
         let urls = body.strings(name)?;
         let urls = urls
             .iter()
-            .map(|url| WebhookUrl::parse(url))
+            .map(|url| webhook_url(url, settings))
             .collect::<Result<_, _>>();
-        urls.map_err(|e| ApiError::from(e).code(code::PROJECT).param(name))
+        urls.map_err(|e: ApiError| e.code(code::PROJECT).param(name))
     };
     Ok(NewProject {
         name: body.string("name")?.unwrap_or_default(),
         webhooks: urls("webhooks")?,
         compensation_failure_webhooks: urls("compensationFailureWebhooks")?,
     })
-}
-
-/// `POST /apikeys`
-pub async fn add_api_key(
-    State(api): State<Api>,
-    Authenticated(project): Authenticated,
-) -> Result<Response, ApiError> {
-    let key = api
-        .registrar
-        .add_api_key(&project)
-        .await
-        .map_err(|e| ApiError::from(e).code(code::API_KEY))?;
-    tracing::info!(%project, "api key created");
-    Ok(respond(
-        StatusCode::CREATED,
-        &json!({ "apiKey": key.reveal() }),
-    ))
-}
-
-/// `POST /webhooks`
-pub async fn add_webhook(
-    State(api): State<Api>,
-    project: Authenticated,
-    body: Body,
-) -> Result<Response, ApiError> {
-    add(&api, project, &body, Topic::Orchestration).await
-}
-
-/// `POST /compensation-failure-webhooks`
-pub async fn add_compensation_failure_webhook(
-    State(api): State<Api>,
-    project: Authenticated,
-    body: Body,
-) -> Result<Response, ApiError> {
-    add(&api, project, &body, Topic::CompensationFailure).await
-}
-
-async fn add(
-    api: &Api,
-    project: Authenticated,
-    body: &Body,
-    topic: Topic,
-) -> Result<Response, ApiError> {
-    let refused = |e| ApiError::from(e).code(code::WEBHOOK);
-    let url = Members::of_body(body.as_str())?
-        .string("url")?
-        .unwrap_or_default();
-    let url = WebhookUrl::parse(&url).map_err(refused)?;
-    let created = api
-        .registrar
-        .add_webhook(&project.0, topic, url)
-        .await
-        .map_err(refused)?;
-    tracing::info!(project = %project.0, webhook = %created.id, ?topic, "webhook added");
-    Ok(respond(StatusCode::CREATED, &WebhookJson::of(&created)))
 }
 
 #[cfg(test)]
@@ -171,7 +101,7 @@ mod tests {
     fn only_name_and_webhooks_are_taken_from_the_caller() {
         let body = r#"{"name":"shop","createdAt":"2024-01-01T00:00:00Z","additionalAPIKeys":["sk-orra-v1-stolen"],
             "id":"p_mine","apiKey":"sk-orra-v1-mine","Webhooks":["http://localhost:3000/hook"],"compensationFailureWebhooks":null}"#;
-        let new = parse_project(body).unwrap();
+        let new = parse_project(body, &Settings::default()).unwrap();
         assert_eq!(new.name, "shop");
         assert_eq!(
             new.webhooks,
@@ -182,9 +112,9 @@ mod tests {
 
     #[test]
     fn an_empty_object_is_a_project_and_an_empty_body_is_not() {
-        assert_eq!(parse_project("{}").unwrap().name, "");
-        assert!(parse_project("").is_err());
-        assert!(parse_project("{").is_err());
+        assert_eq!(parse_project("{}", &Settings::default()).unwrap().name, "");
+        assert!(parse_project("", &Settings::default()).is_err());
+        assert!(parse_project("{", &Settings::default()).is_err());
     }
 
     #[test]
@@ -207,6 +137,6 @@ mod tests {
         ] {
             assert!(WebhookUrl::parse(bad).is_err(), "{bad}");
         }
-        assert!(parse_project(r#"{"webhooks":["nonsense"]}"#).is_err());
+        assert!(parse_project(r#"{"webhooks":["nonsense"]}"#, &Settings::default()).is_err());
     }
 }

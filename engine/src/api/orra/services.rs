@@ -5,14 +5,16 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::Serialize;
+use orchestrion_history::ids::{Namespace, TaskQueueName, Timestamp};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::auth::Authenticated;
-use super::body::Body;
+use super::auth::{Authenticated, Caller};
+use super::body::{Body, Id, Params};
 use super::error::{ApiError, Kind, code};
 use super::json::Members;
-use super::{Api, respond};
+use super::{Api, no_content, respond};
+use crate::orchestration::effect::rfc3339;
 use crate::plan::schema::{join, validate_registration};
 use crate::registry::{RegisteredService, Registration, ServiceKind};
 
@@ -40,40 +42,144 @@ impl<'a> RegisteredJson<'a> {
 /// `POST /register/service`
 pub async fn register_service(
     State(api): State<Api>,
-    project: Authenticated,
+    caller: Caller,
     body: Body,
 ) -> Result<Response, ApiError> {
-    register(&api, project, &body, ServiceKind::Service).await
+    register(&api, caller, &body, ServiceKind::Service).await
 }
 
 /// `POST /register/agent`
 pub async fn register_agent(
     State(api): State<Api>,
-    project: Authenticated,
+    caller: Caller,
     body: Body,
 ) -> Result<Response, ApiError> {
-    register(&api, project, &body, ServiceKind::Agent).await
+    register(&api, caller, &body, ServiceKind::Agent).await
 }
 
 async fn register(
     api: &Api,
-    project: Authenticated,
+    caller: Caller,
     body: &Body,
     kind: ServiceKind,
 ) -> Result<Response, ApiError> {
     let registration = parse(body.as_str(), kind)?;
     let registered = api
         .registrar
-        .register_service(&project.0, registration)
+        .register_service(&caller.project, registration, &caller.actor)
         .await?;
     tracing::info!(
-        project = %project.0,
+        project = %caller.project,
         service = %registered.service.id,
         name = %registered.service.name,
         version = registered.version,
         "service registered"
     );
     Ok(respond(StatusCode::OK, &RegisteredJson::of(&registered)))
+}
+
+/// A service as it stands.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ServiceJson<'a> {
+    id: &'a str,
+    name: &'a str,
+    description: &'a str,
+    kind: &'static str,
+    version: i64,
+    revertible: bool,
+    created_at: String,
+    updated_at: String,
+    /// Sockets it has open.
+    sessions: usize,
+    healthy: bool,
+    /// Since when it has none; absent while it has one, and when it had none since the engine started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    absent_since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema: Option<Value>,
+}
+
+async fn service_json<'a>(
+    api: &Api,
+    project: &Namespace,
+    of: &'a RegisteredService,
+    with_schema: bool,
+) -> Result<ServiceJson<'a>, ApiError> {
+    let queue = TaskQueueName::parse(&of.service.id).map_err(|e| ApiError::internal(&e))?;
+    let presence = api.handle.presence(project.clone(), queue).await?;
+    let absent = presence.absent_since.filter(|at| *at > Timestamp::ZERO);
+    Ok(ServiceJson {
+        id: &of.service.id,
+        name: &of.service.name,
+        description: &of.service.description,
+        kind: match of.kind {
+            ServiceKind::Service => "service",
+            ServiceKind::Agent => "agent",
+        },
+        version: of.version,
+        revertible: of.service.revertible,
+        created_at: rfc3339(of.created_at),
+        updated_at: rfc3339(of.updated_at),
+        sessions: presence.sessions,
+        healthy: presence.sessions > 0,
+        absent_since: absent.map(rfc3339),
+        schema: with_schema.then(
+            || json!({ "input": of.service.input_schema, "output": of.service.output_schema }),
+        ),
+    })
+}
+
+/// `GET /services`: by id, each with its health.
+pub async fn list(
+    State(api): State<Api>,
+    Authenticated(project): Authenticated,
+) -> Result<Response, ApiError> {
+    let services = api.registrar.registry().registered_services(&project);
+    let mut shown = Vec::with_capacity(services.len());
+    for service in &services {
+        shown.push(service_json(&api, &project, service, false).await?);
+    }
+    Ok(respond(StatusCode::OK, &shown))
+}
+
+/// `GET /services/{id}`: one, with its schema.
+pub async fn show(
+    State(api): State<Api>,
+    Authenticated(project): Authenticated,
+    Id(id): Id,
+) -> Result<Response, ApiError> {
+    let service = api
+        .registrar
+        .registry()
+        .service(&project, &id)
+        .ok_or_else(|| {
+            let message = format!("unknown service {id:?}: list what there is with GET /services");
+            ApiError::new(Kind::NotExist, message)
+        })?;
+    let shown = service_json(&api, &project, &service, true).await?;
+    Ok(respond(StatusCode::OK, &shown))
+}
+
+/// The query of a deletion.
+#[derive(Deserialize)]
+pub struct Deletion {
+    #[serde(default)]
+    force: bool,
+}
+
+/// `DELETE /services/{id}`; with `?force=true` also one that is in use.
+pub async fn delete(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id,
+    Params(deletion): Params<Deletion>,
+) -> Result<Response, ApiError> {
+    api.registrar
+        .delete_service(&caller.project, &id, deletion.force, &caller.actor)
+        .await?;
+    tracing::info!(project = %caller.project, service = %id, "service deleted");
+    Ok(no_content())
 }
 
 /// The client's `version`, `type` and `projectID` are not looked at.

@@ -485,3 +485,134 @@ async fn an_idempotency_key_is_for_one_submission() {
     assert_ne!(other["id"], first["id"]);
     assert_eq!(submit("a", " ").await.0, 400);
 }
+
+impl Server {
+    async fn delete(&self, path: &str, key: &str) -> (u16, String) {
+        let request = self.http.delete(format!("{}{path}", self.url));
+        let answer = request.bearer_auth(key).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+
+    async fn list(&self, path: &str, key: &str) -> Vec<Value> {
+        let (status, body) = self.get(path, key).await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn keys_are_named_listed_and_revoked() {
+    let server = Server::start(Admission::Open).await;
+    let (_, key) = server.project().await;
+    let (_, stranger) = server.project().await;
+    let (status, made) = server
+        .post("/apikeys", &key, r#"{"Name":"services"}"#)
+        .await;
+    assert_eq!((status, &made["name"]), (201, &json!("services")));
+    let second = made["apiKey"].as_str().unwrap();
+    let listed = server.list("/apikeys", second).await;
+    let told: Vec<_> = listed
+        .iter()
+        .map(|key| (key["name"].as_str().unwrap(), key["current"].as_bool()))
+        .collect();
+    assert_eq!(told, [("first key", Some(false)), ("services", Some(true))]);
+    assert!(!format!("{listed:?}").contains("sk-orra"), "{listed:?}");
+
+    let id = made["id"].as_str().unwrap();
+    let path = format!("/apikeys/{id}");
+    let (status, body) = server.delete(&path, &stranger).await;
+    assert_eq!(status, 400, "another project's key is unknown: {body}");
+    assert!(body.contains("item does not exist"), "{body}");
+    assert_eq!(server.delete(&path, &key).await, (204, String::new()));
+    let (status, body) = server.get("/apikeys", second).await;
+    assert_eq!(status, 400, "{body}");
+    let last = listed[0]["id"].as_str().unwrap();
+    let (status, body) = server.delete(&format!("/apikeys/{last}"), &key).await;
+    assert_eq!(status, 400);
+    assert!(body.contains("last key"), "{body}");
+}
+
+#[tokio::test]
+async fn webhooks_are_listed_rotated_and_removed() {
+    let server = Server::start(Admission::Open).await;
+    let (_, key) = server.project().await;
+    let (_, stranger) = server.project().await;
+    let url = r#"{"url":"http://localhost:3000/hook"}"#;
+    let (_, made) = server.post("/webhooks", &key, url).await;
+    let (_, other) = server
+        .post("/compensation-failure-webhooks", &key, url)
+        .await;
+    let id = |of: &Value| of["id"].as_str().unwrap().to_owned();
+    let listed = server.list("/webhooks", &key).await;
+    assert_eq!(listed.len(), 1);
+    assert_eq!(id(&listed[0]), id(&made));
+    assert!(!format!("{listed:?}").contains("whsec_"), "{listed:?}");
+    let listed = server.list("/compensation-failure-webhooks", &key).await;
+    assert_eq!(id(&listed[0]), id(&other));
+    assert_eq!(server.list("/webhooks", &stranger).await, [] as [Value; 0]);
+
+    let path = format!("/webhooks/{}/rotate", id(&made));
+    assert_eq!(server.post(&path, &stranger, "").await.0, 400);
+    let (status, refused) = server.post(&path, &key, r#"{"overlap":"long"}"#).await;
+    assert_eq!(
+        (status, &refused["error"]["param"]),
+        (400, &json!("overlap"))
+    );
+    let (status, rotated) = server.post(&path, &key, r#"{"overlap":"1h"}"#).await;
+    assert_eq!(status, 200, "{rotated}");
+    assert_ne!(rotated["secret"], made["secret"]);
+    let listed = server.list("/webhooks", &key).await;
+    assert_eq!(
+        listed[0]["previousSecretUntil"],
+        rotated["previousSecretUntil"]
+    );
+
+    let (status, signer) = server.post("/submission-webhook-secret", &key, "").await;
+    assert_eq!(status, 200, "{signer}");
+    assert!(signer["secret"].as_str().unwrap().starts_with("whsec_"));
+    let topics: Vec<_> = server
+        .list("/webhooks", &key)
+        .await
+        .iter()
+        .map(|webhook| webhook["topic"].clone())
+        .collect();
+    assert_eq!(topics, ["orchestration", "submission"]);
+
+    for webhook in [&made, &other] {
+        let path = format!("/webhooks/{}", id(webhook));
+        assert_eq!(server.delete(&path, &stranger).await.0, 400);
+        assert_eq!(server.delete(&path, &key).await, (204, String::new()));
+        assert_eq!(server.delete(&path, &key).await.0, 400, "it is gone");
+    }
+    assert!(
+        server
+            .list("/compensation-failure-webhooks", &key)
+            .await
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn services_are_listed_with_their_health_and_deleted() {
+    let server = Server::start(Admission::Open).await;
+    let (_, key) = server.project().await;
+    let (_, stranger) = server.project().await;
+    let (_, made) = server.post("/register/agent", &key, SERVICE).await;
+    let listed = server.list("/services", &key).await;
+    assert_eq!(listed.len(), 1);
+    let service = &listed[0];
+    assert_eq!(service["id"], made["id"]);
+    assert_eq!(
+        (&service["kind"], &service["healthy"], &service["sessions"]),
+        (&json!("agent"), &json!(false), &json!(0))
+    );
+    assert_eq!(service.get("absentSince"), None, "it never connected");
+    let path = format!("/services/{}", made["id"].as_str().unwrap());
+    let (status, shown) = server.get(&path, &key).await;
+    assert_eq!(status, 200);
+    assert!(shown.contains(r#""schema":{"input":"#), "{shown}");
+    assert_eq!(server.get(&path, &stranger).await.0, 400);
+    assert_eq!(server.delete(&path, &stranger).await.0, 400);
+    assert_eq!(server.delete(&path, &key).await, (204, String::new()));
+    assert!(server.list("/services", &key).await.is_empty());
+}

@@ -86,16 +86,22 @@ pub enum RegistryKind {
     Grounding = 5,
     /// A setting.
     Setting = 6,
+    /// `v1.DeliveryTry`, by webhook and slot: the last tries of each webhook.
+    Delivery = 8,
+    /// `v1.AdministrativeAct`, by time.
+    Act = 9,
 }
 
 impl RegistryKind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Project,
         Self::ApiKey,
         Self::Service,
         Self::Webhook,
         Self::Grounding,
         Self::Setting,
+        Self::Delivery,
+        Self::Act,
     ];
 
     fn name(self) -> &'static str {
@@ -106,6 +112,8 @@ impl RegistryKind {
             Self::Webhook => "webhook",
             Self::Grounding => "grounding",
             Self::Setting => "setting",
+            Self::Delivery => "delivery",
+            Self::Act => "act",
         }
     }
 }

@@ -8,6 +8,9 @@ use super::codec::{head, kind, ordered, text};
 use super::{Family, Key, QueueKind, RegistryKind};
 use crate::ids::{Namespace, RunId, ShardId, TaskQueueName, Timestamp};
 
+/// What closes a text in a key.
+const TEXT_END_BYTES: usize = 2;
+
 /// A stretch of one family: from `from`, up to but without `until`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyRange {
@@ -63,6 +66,43 @@ impl KeyRange {
             text(out, namespace.as_str());
             out.push(kind as u8);
         })
+    }
+
+    /// The registry records of one kind of a namespace whose ids begin with `prefix`.
+    pub fn registry_prefix(
+        shard: ShardId,
+        namespace: &Namespace,
+        kind: RegistryKind,
+        prefix: &str,
+    ) -> Self {
+        Self::within(Family::Truth, shard, kind::REGISTRY, |out| {
+            text(out, namespace.as_str());
+            out.push(kind as u8);
+            text(out, prefix);
+            // Without what closes a text: any id that goes on is within.
+            out.truncate(out.len() - TEXT_END_BYTES);
+        })
+    }
+
+    /// The registry records of one kind of a namespace whose ids are `from` or greater, up to but without `until`.
+    pub fn registry_between(
+        shard: ShardId,
+        namespace: &Namespace,
+        kind: RegistryKind,
+        from: &str,
+        until: &str,
+    ) -> Self {
+        let at = |id: &str| Key::Registry {
+            shard,
+            namespace: namespace.clone(),
+            kind,
+            id: id.to_owned(),
+        };
+        Self {
+            family: Family::Truth,
+            from: at(from).encode(),
+            until: at(until).encode(),
+        }
     }
 
     /// The registry of every namespace.

@@ -141,7 +141,10 @@ fn every_kind_has_a_golden_key() {
 
 #[test]
 fn enumerations_keep_their_numbers() {
-    assert_eq!(RegistryKind::ALL.map(|kind| kind as u8), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(
+        RegistryKind::ALL.map(|kind| kind as u8),
+        [1, 2, 3, 4, 5, 6, 8, 9]
+    );
     assert_eq!(QueueKind::ALL.map(|kind| kind as u8), [1, 2]);
     assert_eq!(
         Family::ALL.map(Family::name),
@@ -311,6 +314,25 @@ fn ranges_hold_what_they_name() {
     assert!(behind.contains(&line(4, RunId([0; 16]))));
     assert!(behind.contains(&line(i64::MIN, last_run)));
 
+    let record = |kind, id: &str| Key::Registry {
+        shard,
+        namespace: namespace(),
+        kind,
+        id: id.to_owned(),
+    };
+    let delivery = |id| record(RegistryKind::Delivery, id);
+    let of_webhook = KeyRange::registry_prefix(shard, &namespace(), RegistryKind::Delivery, "w_1/");
+    assert!(of_webhook.contains(&delivery("w_1/")));
+    assert!(of_webhook.contains(&delivery("w_1/007")));
+    assert!(!of_webhook.contains(&delivery("w_1")));
+    assert!(!of_webhook.contains(&delivery("w_10/007")));
+    assert!(!of_webhook.contains(&record(RegistryKind::Act, "w_1/007")));
+    let acts = KeyRange::registry_between(shard, &namespace(), RegistryKind::Act, "2", "4");
+    assert!(acts.contains(&record(RegistryKind::Act, "2")));
+    assert!(acts.contains(&record(RegistryKind::Act, "3-x")));
+    assert!(!acts.contains(&record(RegistryKind::Act, "1-x")));
+    assert!(!acts.contains(&record(RegistryKind::Act, "4")));
+
     let page = journal.after(&entry(last_run, 3));
     assert!(!page.contains(&entry(last_run, 3)));
     assert!(page.contains(&entry(last_run, 4)));
@@ -358,7 +380,7 @@ fn keys() -> impl Strategy<Value = Key> {
         owned,
         0..13u8,
         texts(),
-        (0..6usize, 0..2usize),
+        (0..RegistryKind::ALL.len(), 0..2usize),
         (numbers(), numbers()),
         digest,
     )
