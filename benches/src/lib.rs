@@ -16,11 +16,7 @@ const EPOCH: i64 = 1_700_000_000_000_000_000;
 /// When the core refuses what a benchmark asks.
 pub fn step(state: &mut MutableState, at: i64, request: &Request) -> Vec<Record> {
     let limits = Limits::default();
-    let context = Context {
-        now: Timestamp(EPOCH + at),
-        volatile_start: None,
-        limits: &limits,
-    };
+    let context = Context::new(Timestamp(EPOCH + at), &limits);
     let transition =
         decide(state, &context, request).expect("a benchmark asks nothing that is refused");
     for record in &transition.records {

@@ -10,12 +10,12 @@ use orchestrion_proto::temporal::api::history::v1::{
     HistoryEvent, WorkflowTaskScheduledEventAttributes, WorkflowTaskStartedEventAttributes,
 };
 use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
-use orchestrion_proto::v1::{EventBuffered, Note, note};
+use orchestrion_proto::v1::{EventBuffered, Note, WorkflowTaskRetried, note};
 
 use crate::machines::Context;
 use crate::record::Record;
 use crate::request::{Reply, Transition, WorkflowTaskStart};
-use crate::state::{MutableState, WorkflowTask};
+use crate::state::{CarriedEvent, MutableState, WorkflowTask};
 use crate::wire;
 
 pub(crate) struct Draft<'a> {
@@ -44,6 +44,8 @@ pub(crate) struct Draft<'a> {
 enum Pending {
     None,
     Scheduled,
+    /// Scheduled, and no event says so.
+    Transient,
     /// Running: what comes from outside is buffered. `committed` says whether its start is in the journal or these records.
     Started {
         committed: bool,
@@ -53,6 +55,11 @@ enum Pending {
 impl<'a> Draft<'a> {
     pub(crate) fn new(state: &'a MutableState, context: &Context<'_>) -> Self {
         let workflow_task = match (&state.workflow_task, context.volatile_start) {
+            (WorkflowTask::None, Some(start))
+                if start.speculative && start.scheduled_event_id == state.next_event_id =>
+            {
+                Pending::Started { committed: false }
+            }
             (WorkflowTask::None, _) => Pending::None,
             // A start of a task that is over, which its caller has not forgotten yet, counts for nothing.
             (
@@ -65,6 +72,12 @@ impl<'a> Draft<'a> {
             ) if start.scheduled_event_id == *scheduled_event_id && start.attempt == *attempt => {
                 Pending::Started { committed: false }
             }
+            (
+                WorkflowTask::Scheduled {
+                    transient: true, ..
+                },
+                _,
+            ) => Pending::Transient,
             (WorkflowTask::Scheduled { .. }, _) => Pending::Scheduled,
             (WorkflowTask::Started { .. }, _) => Pending::Started { committed: true },
         };
@@ -128,6 +141,10 @@ impl<'a> Draft<'a> {
             if !committed && let Some(start) = context.volatile_start {
                 self.start_workflow_task(start);
             }
+            if self.buffer_is_full(context, events.len()) {
+                crate::machines::force_flush(self);
+                return self.happened_outside(context, events);
+            }
             for (at, event_type, attributes) in events {
                 self.note(note::Kind::EventBuffered(EventBuffered {
                     event: Some(event(at, event_type, attributes)),
@@ -140,11 +157,40 @@ impl<'a> Draft<'a> {
             patch_started_event_id(&mut attributes, started);
             started = self.event_at(at, event_type, attributes);
         }
+        if self.workflow_task == Pending::Transient {
+            // The workflow has something new to see: this is a task of its own, with a first attempt.
+            self.workflow_task = Pending::None;
+        }
         self.ensure_workflow_task();
+    }
+
+    fn buffer_is_full(&self, context: &Context<'_>, more: usize) -> bool {
+        let buffered = &self.state.buffered;
+        let bytes: usize = buffered.iter().map(CarriedEvent::len).sum();
+        !buffered.is_empty()
+            && (buffered.len() + more > context.limits.buffered_events_max
+                || bytes >= context.limits.buffered_bytes_max)
     }
 
     /// Writes the `WorkflowTaskStarted` of a task whose start was volatile; returns its event id.
     pub(crate) fn start_workflow_task(&mut self, start: &WorkflowTaskStart) -> i64 {
+        let unwritten = match &self.state.workflow_task {
+            WorkflowTask::Scheduled { transient, .. } => *transient,
+            WorkflowTask::None => start.speculative,
+            WorkflowTask::Started { .. } => false,
+        };
+        if unwritten {
+            let scheduled = self.task_scheduled(
+                &self.state.task_queue,
+                self.state.task_timeout_of(start.attempt),
+                start.attempt,
+            );
+            self.event_at(
+                start.scheduled_at.0,
+                EventType::WorkflowTaskScheduled,
+                scheduled,
+            );
+        }
         self.workflow_task = Pending::Started { committed: true };
         self.event_at(
             start.at.0,
@@ -154,6 +200,7 @@ impl<'a> Draft<'a> {
                 identity: start.identity.clone(),
                 request_id: start.request_id.clone(),
                 history_size_bytes: start.history_bytes,
+                suggest_continue_as_new: start.suggest_continue_as_new,
                 ..Default::default()
             }),
         )
@@ -177,19 +224,27 @@ impl<'a> Draft<'a> {
     /// Schedules a workflow task.
     pub(crate) fn schedule_workflow_task(&mut self, queue: &str, timeout: i64) {
         self.workflow_task = Pending::Scheduled;
-        self.event(
-            EventType::WorkflowTaskScheduled,
-            Attributes::WorkflowTaskScheduledEventAttributes(
-                WorkflowTaskScheduledEventAttributes {
-                    task_queue: Some(TaskQueue {
-                        name: queue.to_owned(),
-                        ..Default::default()
-                    }),
-                    start_to_close_timeout: Some(wire::duration(timeout)),
-                    attempt: 1,
-                },
-            ),
-        );
+        let scheduled = self.task_scheduled(queue, timeout, 1);
+        self.event(EventType::WorkflowTaskScheduled, scheduled);
+    }
+
+    fn task_scheduled(&self, queue: &str, timeout: i64, attempt: i32) -> Attributes {
+        Attributes::WorkflowTaskScheduledEventAttributes(WorkflowTaskScheduledEventAttributes {
+            task_queue: Some(TaskQueue {
+                name: queue.to_owned(),
+                ..Default::default()
+            }),
+            start_to_close_timeout: Some(wire::duration(timeout)),
+            attempt,
+        })
+    }
+
+    /// Schedules a further attempt of a workflow task: only a note says so.
+    pub(crate) fn retry_workflow_task(&mut self, attempt: i32) {
+        self.workflow_task = Pending::Transient;
+        self.note(note::Kind::WorkflowTaskRetried(WorkflowTaskRetried {
+            attempt,
+        }));
     }
 
     /// Whether a close event is among the records, or the run was closed before.

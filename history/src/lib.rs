@@ -11,6 +11,7 @@
 //! Invariant: what `decide` yields, `apply` accepts; the fold of a journal equals the state it was decided on.
 
 pub mod ids;
+pub mod large;
 pub mod limits;
 pub mod machines;
 pub mod record;

@@ -17,6 +17,16 @@ pub struct Limits {
     pub signals_max: u64,
     /// Bytes of an id.
     pub id_bytes_max: usize,
+    /// Events that wait while a workflow task runs; beyond it the task is failed, so that they are written.
+    pub buffered_events_max: usize,
+    /// Bytes of those.
+    pub buffered_bytes_max: usize,
+    /// Nanoseconds during which a worker may keep a workflow task alive without giving a command.
+    pub task_heartbeat_max: i64,
+    /// Events in a history from which on a worker is told to continue as new.
+    pub suggest_continue_events: i64,
+    /// Bytes of a history from which on a worker is told to continue as new.
+    pub suggest_continue_bytes: u64,
     /// Nanoseconds a workflow task may be given at most.
     pub task_timeout_max: i64,
     /// Nanoseconds a workflow task is given by default.
@@ -34,6 +44,11 @@ impl Default for Limits {
             pending_activities_max: 2_000,
             signals_max: 10_000,
             id_bytes_max: crate::ids::ID_BYTES_MAX,
+            buffered_events_max: 100,
+            buffered_bytes_max: 2 * 1024 * 1024,
+            task_heartbeat_max: 1_800_000_000_000,
+            suggest_continue_events: 4_096,
+            suggest_continue_bytes: 4 * 1024 * 1024,
             task_timeout_max: 120_000_000_000,
             task_timeout_default: 10_000_000_000,
         }

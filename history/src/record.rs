@@ -1,7 +1,7 @@
 //! Journal records: history events and notes, and the bytes they are kept as.
 //!
 //! ```text
-//!  entry = one commit's records of one run: (0x0A len HistoryEvent | 0x12 len Note)*
+//!  entry = one commit's records of one run: (0x1A 32 digest)* (0x0A len HistoryEvent | 0x12 len Note)*
 //! ```
 //!
 //! An entry is a valid `orchestrion.v1.JournalEntry`, and its event fields alone are a valid fragment of
@@ -16,8 +16,11 @@ use orchestrion_proto::temporal::api::enums::v1::EventType;
 use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
 use orchestrion_proto::v1::{Note, note};
 
+use crate::large::Digest;
+
 const EVENT_FIELD: u8 = 0x0a;
 const NOTE_FIELD: u8 = 0x12;
+const REFERENCE_FIELD: u8 = 0x1a;
 
 /// One record of a run's journal.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,6 +61,14 @@ impl Record {
         }
     }
 
+    /// The bytes of its message.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Self::Event(event) => event.encoded_len(),
+            Self::Note(note) => note.encoded_len(),
+        }
+    }
+
     /// Its name, as stories and logs print it.
     pub fn type_name(&self) -> String {
         match self {
@@ -78,6 +89,7 @@ impl Record {
                 Some(note::Kind::ActivityWaiting(_)) => "ActivityWaiting",
                 Some(note::Kind::EventBuffered(_)) => "EventBuffered",
                 Some(note::Kind::WorkflowTaskAttemptFailed(_)) => "WorkflowTaskAttemptFailed",
+                Some(note::Kind::WorkflowTaskRetried(_)) => "WorkflowTaskRetried",
                 Some(note::Kind::RunCreated(_)) => "RunCreated",
             }
             .to_owned(),
@@ -95,9 +107,21 @@ fn camel_case(screaming: &str) -> String {
         .collect()
 }
 
-/// The bytes of one entry.
+/// The bytes of one entry whose records are whole.
 pub fn encode_entry(records: &[Record]) -> Bytes {
-    let mut out = BytesMut::with_capacity(records.iter().map(record_len).sum());
+    encode_entry_with(records, &[])
+}
+
+/// The bytes of one entry whose records refer to these payloads ([`crate::large::take_out`]).
+pub fn encode_entry_with(records: &[Record], references: &[Digest]) -> Bytes {
+    let referring = references.len() * (2 + size_of::<Digest>());
+    let mut out =
+        BytesMut::with_capacity(referring + records.iter().map(record_len).sum::<usize>());
+    for digest in references {
+        out.put_u8(REFERENCE_FIELD);
+        encode_varint(digest.len() as u64, &mut out);
+        out.put_slice(digest);
+    }
     for record in records {
         match record {
             Record::Event(event) => put(&mut out, EVENT_FIELD, event.as_ref()),
@@ -108,10 +132,7 @@ pub fn encode_entry(records: &[Record]) -> Bytes {
 }
 
 fn record_len(record: &Record) -> usize {
-    let len = match record {
-        Record::Event(event) => event.encoded_len(),
-        Record::Note(note) => note.encoded_len(),
-    };
+    let len = record.encoded_len();
     1 + encoded_len_varint(len as u64) + len
 }
 
@@ -121,7 +142,7 @@ fn put<M: Message>(out: &mut BytesMut, field: u8, message: &M) {
     message.encode(out).expect("BytesMut grows as needed");
 }
 
-/// The records of one entry, in order.
+/// The records of one entry, in order, with references where payloads were taken out: [`crate::store::read_entry`] puts them back.
 pub fn decode_entry(entry: &[u8]) -> Result<Vec<Record>, CorruptEntry> {
     let mut records = Vec::new();
     for part in parts(entry) {
@@ -130,8 +151,10 @@ pub fn decode_entry(entry: &[u8]) -> Result<Vec<Record>, CorruptEntry> {
             at: part.at,
             reason: error.to_string(),
         };
-        records.push(if part.is_event {
+        records.push(if part.field == EVENT_FIELD {
             Record::Event(Box::new(HistoryEvent::decode(part.body).map_err(corrupt)?))
+        } else if part.field == REFERENCE_FIELD {
+            continue;
         } else {
             Record::Note(Box::new(Note::decode(part.body).map_err(corrupt)?))
         });
@@ -142,14 +165,30 @@ pub fn decode_entry(entry: &[u8]) -> Result<Vec<Record>, CorruptEntry> {
 /// The fragments of `History` in an entry: each event's bytes with its field header, ready to be copied to a wire.
 pub fn event_fragments(entry: &[u8]) -> impl Iterator<Item = Result<&[u8], CorruptEntry>> {
     parts(entry).filter_map(|part| match part {
-        Ok(part) => part.is_event.then_some(Ok(part.whole)),
+        Ok(part) => (part.field == EVENT_FIELD).then_some(Ok(part.whole)),
         Err(error) => Some(Err(error)),
     })
 }
 
+/// The payloads that an entry's records refer to.
+pub fn references(entry: &[u8]) -> Result<Vec<Digest>, CorruptEntry> {
+    let mut digests = Vec::new();
+    for part in parts(entry) {
+        let part = part?;
+        if part.field != REFERENCE_FIELD {
+            break; // References stand first.
+        }
+        digests.push(Digest::try_from(part.body).map_err(|_| CorruptEntry {
+            at: part.at,
+            reason: "a reference is not a digest of 32 bytes".to_owned(),
+        })?);
+    }
+    Ok(digests)
+}
+
 struct Part<'a> {
     at: usize,
-    is_event: bool,
+    field: u8,
     whole: &'a [u8],
     body: &'a [u8],
 }
@@ -173,9 +212,8 @@ fn split_part(rest: &[u8], at: usize) -> Result<Part<'_>, CorruptEntry> {
         at,
         reason: reason.to_owned(),
     };
-    let is_event = match rest[0] {
-        EVENT_FIELD => true,
-        NOTE_FIELD => false,
+    let field = match rest[0] {
+        field @ (EVENT_FIELD | NOTE_FIELD | REFERENCE_FIELD) => field,
         other => return Err(corrupt(&format!("unknown field header {other:#04x}"))),
     };
     let mut cursor = &rest[1..];
@@ -187,7 +225,7 @@ fn split_part(rest: &[u8], at: usize) -> Result<Part<'_>, CorruptEntry> {
     let header = rest.len() - cursor.len();
     Ok(Part {
         at,
-        is_event,
+        field,
         whole: &rest[..header + len],
         body: &cursor[..len],
     })
@@ -247,7 +285,8 @@ mod tests {
     fn a_cut_or_foreign_entry_is_refused() {
         let entry = encode_entry(&sample());
         assert!(decode_entry(&entry[..entry.len() - 1]).is_err());
-        assert!(decode_entry(b"\x1a\x01x").is_err());
+        assert!(decode_entry(b"\x22\x01x").is_err());
+        assert!(references(b"\x1a\x01x").is_err());
         assert!(
             decode_entry(&[
                 EVENT_FIELD,

@@ -98,6 +98,8 @@ pub struct WorkflowTaskStart {
     pub scheduled_event_id: i64,
     /// Which attempt of it.
     pub attempt: i32,
+    /// When it was scheduled.
+    pub scheduled_at: Timestamp,
     /// When it was handed out.
     pub at: Timestamp,
     /// The poll that took it.
@@ -106,6 +108,10 @@ pub struct WorkflowTaskStart {
     pub identity: String,
     /// The size of the history then.
     pub history_bytes: i64,
+    /// Whether the worker is told to continue as new.
+    pub suggest_continue_as_new: bool,
+    /// A task that only carries updates: no record says that it was scheduled, and none will if all of them are refused.
+    pub speculative: bool,
 }
 
 /// See [`Request::CompleteWorkflowTask`].
@@ -297,6 +303,13 @@ pub enum Reply {
     Done,
     /// It was done before, by a request with the same id.
     Repeated,
+    /// The workflow task is recorded as failed: what the worker asked for cannot be done.
+    TaskFailed {
+        /// As history says it.
+        cause: WorkflowTaskFailedCause,
+        /// What was wrong.
+        message: String,
+    },
     /// The heartbeat is noted.
     Heartbeat {
         /// The workflow wants this activity cancelled.

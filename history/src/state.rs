@@ -111,6 +111,11 @@ pub struct MutableState {
     pub note_bytes: u64,
     /// The one workflow task a run can have.
     pub workflow_task: WorkflowTask,
+    /// The `WorkflowTaskCompleted` written last; 0 before the first.
+    pub completed_event_id: i64,
+    /// Since when workflow tasks follow one another with nothing between them (a worker that keeps its task alive), nanoseconds since the
+    /// Unix epoch; 0 before the first.
+    pub task_since: i64,
     /// The id of the `WorkflowTaskStarted` of the last completed workflow task; 0 before the first.
     pub previous_started_event_id: i64,
     /// The first workflow task waits until then; 0 does not wait.
@@ -192,6 +197,8 @@ pub enum WorkflowTask {
         attempt: i32,
         /// Nanoseconds since the Unix epoch.
         at: i64,
+        /// A further attempt: its events are not written before it succeeds, and its id is the one that `WorkflowTaskScheduled` will get.
+        transient: bool,
     },
     /// Runs, and its start is committed.
     Started {
@@ -273,10 +280,7 @@ pub enum Stage {
         on_stream: bool,
     },
     /// Its outcome is known and waits in the buffer for the workflow task to end.
-    Settled {
-        /// The stage the attempt was in before: its start is written with its outcome.
-        started: bool,
-    },
+    Settled,
 }
 
 /// A normalised retry policy.
@@ -333,9 +337,24 @@ impl MutableState {
             .map(Timestamp)
     }
 
+    /// How long an attempt of a workflow task may take, in nanoseconds: from the fourth on ever longer, which is how retries are paced
+    /// (`temporal-wire` section 2.1).
+    pub fn task_timeout_of(&self, attempt: i32) -> i64 {
+        const PACED_FROM: i32 = 4;
+        const FIRST: i64 = 5_000_000_000;
+        const LONGEST: i64 = 600_000_000_000;
+        let longer = match attempt - PACED_FROM {
+            steps if steps < 0 => 0,
+            steps => FIRST.saturating_mul(1 << steps.min(20)).min(LONGEST),
+        };
+        self.task_timeout.saturating_add(longer)
+    }
+
     fn workflow_task_due(&self) -> Option<i64> {
         match &self.workflow_task {
-            WorkflowTask::Started { at, .. } => Some(at.saturating_add(self.task_timeout)),
+            WorkflowTask::Started { at, attempt, .. } => {
+                Some(at.saturating_add(self.task_timeout_of(*attempt)))
+            }
             WorkflowTask::Scheduled { .. } | WorkflowTask::None => None,
         }
     }
@@ -351,7 +370,7 @@ impl Activity {
                 after(self.attempt_scheduled_at, self.schedule_to_start),
             ),
             Stage::Backoff { until } => min(close, Some(*until)),
-            Stage::Settled { .. } => None,
+            Stage::Settled => None,
             Stage::Started {
                 at, heartbeat_at, ..
             } => min(

@@ -167,6 +167,9 @@ fn touched(records: &[Record]) -> Touched {
                     activities
                         .extend(attributes.and_then(crate::draft::scheduled_event_id_of_close));
                 }
+                Some(
+                    note::Kind::WorkflowTaskRetried(_) | note::Kind::WorkflowTaskAttemptFailed(_),
+                ) => workflow_task = true,
                 _ => {}
             },
         }
@@ -212,6 +215,7 @@ fn of_workflow_task(state: &MutableState) -> Option<QueueEntry> {
             scheduled_event_id,
             attempt,
             at,
+            ..
         } => (*scheduled_event_id, *attempt, *at),
         WorkflowTask::Started { .. } | WorkflowTask::None => return None,
     };
@@ -231,7 +235,7 @@ fn of_activity(event_id: i64, activity: &Activity) -> Option<QueueEntry> {
         Stage::Started {
             on_stream: true, ..
         } => false,
-        Stage::Started { .. } | Stage::Backoff { .. } | Stage::Settled { .. } => return None,
+        Stage::Started { .. } | Stage::Backoff { .. } | Stage::Settled => return None,
     };
     Some(QueueEntry {
         kind: QueueKind::Activity,

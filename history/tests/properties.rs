@@ -20,6 +20,9 @@ enum Step {
     Turn(Vec<Order>),
     StaleTurn,
     Hold,
+    Speculate,
+    FailTask,
+    Sticky(bool),
     Take(usize),
     Complete(usize),
     Fail(usize, bool),
@@ -57,6 +60,9 @@ fn step() -> impl Strategy<Value = Step> {
         8 => prop::collection::vec(order(), 0..4).prop_map(Step::Turn),
         1 => Just(Step::StaleTurn),
         4 => Just(Step::Hold),
+        2 => Just(Step::Speculate),
+        4 => Just(Step::FailTask),
+        1 => any::<bool>().prop_map(Step::Sticky),
         8 => (0usize..6).prop_map(Step::Take),
         6 => (0usize..6).prop_map(Step::Complete),
         4 => (0usize..6, any::<bool>()).prop_map(|(i, permanent)| Step::Fail(i, permanent)),
@@ -93,6 +99,12 @@ fn play(story: &mut Story, step: &Step) {
         Step::Turn(orders) => _ = story.turn(commands(story, orders)),
         Step::StaleTurn => story.turn_with_token(1, 1, vec![complete_command()]),
         Step::Hold => story.hold_task(),
+        Step::Speculate => story.hold_speculative(),
+        Step::FailTask => story.fail_task(),
+        Step::Sticky(sticky) => {
+            story.sticky = *sticky;
+            story.sticky_expired = *sticky;
+        }
         Step::Take(i) => {
             if let Some((id, attempt)) = pick(story, *i) {
                 let _ = story.take_attempt(id, attempt, "some");

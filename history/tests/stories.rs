@@ -255,7 +255,7 @@ fn a_bad_command_takes_all_of_its_answer_with_it() {
         > turn
          3 WorkflowTaskStarted
          4 WorkflowTaskFailed ScheduleActivityDuplicateId
-         5 WorkflowTaskScheduled
+         - WorkflowTaskRetried #2
         ",
     );
 }
@@ -380,6 +380,219 @@ fn a_stale_token_finds_no_task() {
         -- workflow task not found: the run waits for no answer to event 2
         > turn
         -- workflow task not found: the run waits for no answer to event 9
+        ",
+    );
+}
+
+#[test]
+fn a_cancellation_behind_a_time_out_leaves_the_doubt_in_history() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![activity_command("a")]);
+    story.take("a");
+    story.advance_ms(30_000);
+    story.fire();
+    story.signal("stop");
+    story.quiet();
+    let _ = story.turn(vec![common::cancel_activity(5)]);
+    story.check(
+        "
+        > turn
+         8 WorkflowTaskStarted
+         9 WorkflowTaskCompleted
+        10 ActivityTaskCancelRequested 5
+        11 ActivityTaskStarted 5#2
+        12 ActivityTaskCanceled 5
+        13 WorkflowTaskScheduled
+        ",
+    );
+}
+
+#[test]
+fn further_attempts_of_a_workflow_task_leave_no_event() {
+    let mut story = Story::started();
+    story.quiet();
+    story.fail_task();
+    story.fail_task();
+    story.hold_task();
+    story.advance_ms(10_000);
+    story.fire();
+    let _ = story.turn(vec![activity_command("a")]);
+    story.check(
+        "
+        > fail task
+         3 WorkflowTaskStarted
+         4 WorkflowTaskFailed WorkflowWorkerUnhandledFailure
+         - WorkflowTaskRetried #2
+        > fail task
+         - WorkflowTaskAttemptFailed #2
+         - WorkflowTaskRetried #3
+        > fire
+         - WorkflowTaskAttemptFailed #3
+         - WorkflowTaskRetried #4
+        > turn
+         5 WorkflowTaskScheduled #4
+         6 WorkflowTaskStarted
+         7 WorkflowTaskCompleted
+         8 ActivityTaskScheduled a
+        ",
+    );
+}
+
+#[test]
+fn something_new_makes_a_transient_task_a_first_attempt() {
+    let mut story = Story::started();
+    story.fail_task();
+    story.quiet();
+    story.signal("new");
+    let _ = story.turn(vec![complete_command()]);
+    story.check(
+        "
+        > signal new
+         5 WorkflowExecutionSignaled new
+         6 WorkflowTaskScheduled
+        > turn
+         7 WorkflowTaskStarted
+         8 WorkflowTaskCompleted
+         9 WorkflowExecutionCompleted
+        ",
+    );
+}
+
+#[test]
+fn a_signal_while_a_transient_task_runs_writes_its_start_and_waits() {
+    let mut story = Story::started();
+    story.fail_task();
+    story.quiet();
+    story.hold_task();
+    story.signal("new");
+    let _ = story.turn(vec![complete_command()]);
+    let _ = story.turn(vec![complete_command()]);
+    story.check(
+        "
+        > signal new
+         5 WorkflowTaskScheduled #2
+         6 WorkflowTaskStarted
+         - EventBuffered WorkflowExecutionSignaled
+        > turn
+         7 WorkflowTaskFailed UnhandledCommand
+         8 WorkflowExecutionSignaled new
+         9 WorkflowTaskScheduled
+        > turn
+        10 WorkflowTaskStarted
+        11 WorkflowTaskCompleted
+        12 WorkflowExecutionCompleted
+        ",
+    );
+}
+
+#[test]
+fn a_bad_command_of_a_further_attempt_waits_for_the_time_out() {
+    let mut story = Story::started();
+    story.fail_task();
+    story.hold_task();
+    story.quiet();
+    let _ = story.turn(vec![activity_command("")]);
+    story.check(
+        "
+        > turn
+        -- activity \"\": its id is empty
+        ",
+    );
+}
+
+#[test]
+fn a_sticky_worker_that_fails_or_never_comes_costs_no_attempt() {
+    let mut story = Story::started();
+    story.quiet();
+    story.sticky = true;
+    story.fail_task();
+    story.sticky_expired = true;
+    story.fire();
+    story.check(
+        "
+        > fail task
+         3 WorkflowTaskStarted
+         4 WorkflowTaskFailed WorkflowWorkerUnhandledFailure
+         5 WorkflowTaskScheduled
+        > fire
+         6 WorkflowTaskTimedOut ScheduleToStart
+         7 WorkflowTaskScheduled
+        ",
+    );
+}
+
+#[test]
+fn the_buffer_is_bounded() {
+    let mut story = Story::started();
+    story.hold_task();
+    for _ in 0..100 {
+        story.signal("s");
+    }
+    story.quiet();
+    story.signal("one more");
+    let text = story.text();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[1], " 4 WorkflowTaskFailed ForceCloseCommand");
+    assert_eq!(lines[2], " 5 WorkflowExecutionSignaled s");
+    assert_eq!(lines[102], "105 WorkflowExecutionSignaled one more");
+    assert_eq!(lines[103], "106 WorkflowTaskScheduled");
+}
+
+#[test]
+fn a_speculative_task_is_written_when_something_comes_of_it() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![]);
+    story.quiet();
+    story.hold_speculative();
+    let _ = story.turn(vec![timer_command("t", 1_000)]);
+    story.hold_speculative();
+    story.signal("in between");
+    let _ = story.turn(vec![]);
+    story.check(
+        "
+        > turn
+         5 WorkflowTaskScheduled
+         6 WorkflowTaskStarted
+         7 WorkflowTaskCompleted
+         8 TimerStarted t
+        > signal in between
+         9 WorkflowTaskScheduled
+        10 WorkflowTaskStarted
+         - EventBuffered WorkflowExecutionSignaled
+        > turn
+        11 WorkflowTaskCompleted
+        12 WorkflowExecutionSignaled in between
+        13 WorkflowTaskScheduled
+        ",
+    );
+}
+
+#[test]
+fn a_task_is_not_kept_alive_for_ever() {
+    let mut story = Story::started();
+    story.quiet();
+    for _ in 0..4 {
+        story.advance_ms(600_000);
+        story.keep_alive();
+    }
+    story.check(
+        "
+        > keep alive
+         3 WorkflowTaskStarted
+         4 WorkflowTaskCompleted
+         5 WorkflowTaskScheduled
+        > keep alive
+         6 WorkflowTaskStarted
+         7 WorkflowTaskCompleted
+         8 WorkflowTaskScheduled
+        > keep alive
+         9 WorkflowTaskStarted
+        10 WorkflowTaskCompleted
+        11 WorkflowTaskScheduled
+        > keep alive
+        12 WorkflowTaskStarted
+        13 WorkflowTaskTimedOut StartToClose
+         - WorkflowTaskRetried #2
         ",
     );
 }

@@ -22,13 +22,22 @@ use serde_json::{Map, json};
 const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000_000);
 
 fn engine(store: &Arc<dyn Store>, clock: &ManualClock) -> Engine {
+    engine_with(store, clock, |_| {})
+}
+
+fn engine_with(
+    store: &Arc<dyn Store>,
+    clock: &ManualClock,
+    change: impl FnOnce(&mut EngineOptions),
+) -> Engine {
     let clock: Arc<dyn Clock> = Arc::new(clock.clone());
-    let options = EngineOptions {
+    let mut options = EngineOptions {
         shards: 2,
         retention: Duration::from_secs(60),
         retention_sweep: Duration::from_secs(1),
         ..EngineOptions::default()
     };
+    change(&mut options);
     Engine::start(
         store.clone(),
         clock,
@@ -101,6 +110,10 @@ fn index(store: &dyn Store) -> Vec<(Key, Bytes)> {
 
 /// Serves every task of the queue until `ids` have ended.
 async fn finish(engine: &Engine, ids: &[&str]) {
+    finish_with(engine, ids, &json!({"ok": true})).await;
+}
+
+async fn finish_with(engine: &Engine, ids: &[&str], output: &serde_json::Value) {
     let handle = engine.handle();
     let queue = TaskQueueName::parse("s_one").unwrap();
     let mut session = handle
@@ -112,7 +125,7 @@ async fn finish(engine: &Engine, ids: &[&str]) {
         let complete = CompleteActivity {
             activity: ActivityRef::Scheduled(dispatch.scheduled_event_id),
             result: Some(json_payloads(
-                &json!({"task": {"ok": true}, "compensation": null}),
+                &json!({"task": output, "compensation": null}),
             )),
             identity: "worker".to_owned(),
         };
@@ -273,5 +286,96 @@ async fn closed_runs_leave_after_their_retention_and_open_ones_stay() {
             .len()
     });
     assert_eq!(journals.iter().sum::<usize>(), 1);
+    engine.stop();
+}
+
+fn payload_keys(store: &dyn Store) -> usize {
+    let heads = [ShardId(0), ShardId(1)]
+        .map(|shard| store.scan(&KeyRange::run_heads(shard), 10, false).unwrap());
+    let runs = heads.iter().flat_map(|page| &page.entries);
+    runs.map(|(key, _)| {
+        let Key::RunHead {
+            shard,
+            namespace,
+            run_id,
+        } = key
+        else {
+            unreachable!("a range of run heads")
+        };
+        let range = KeyRange::payloads_of(*shard, namespace, *run_id);
+        store.scan(&range, 10, false).unwrap().entries.len()
+    })
+    .sum()
+}
+
+#[tokio::test]
+async fn a_large_result_is_stored_once_and_read_back_whole() {
+    let shared: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = ManualClock::at(EPOCH);
+    let large = json!({"text": "x".repeat(1024 * 1024)});
+    let before = {
+        let engine = engine(&shared, &clock);
+        engine.handle().start(tenant(), start("o_1")).await.unwrap();
+        finish_with(&engine, &["o_1"], &large).await;
+        let run = engine.handle().journal(&target("o_1")).unwrap().unwrap();
+        engine.stop();
+        run
+    };
+    assert_eq!(
+        payload_keys(&*shared),
+        2,
+        "both tasks' result, and that of the run"
+    );
+    let bytes: usize = before.records.iter().map(|r| r.encoded_len()).sum();
+    assert!(bytes > 3 * 1024 * 1024, "what is read is whole: {bytes}");
+
+    let engine = engine(&shared, &clock);
+    let state = engine.handle().state(target("o_1")).await.unwrap();
+    assert_eq!(state.status, Status::Completed);
+    let after = engine.handle().journal(&target("o_1")).unwrap().unwrap();
+    assert_eq!(before.records, after.records);
+
+    clock.advance(Duration::from_secs(120));
+    engine.handle().start(tenant(), start("o_2")).await.unwrap();
+    assert_eq!(payload_keys(&*shared), 0, "payloads leave with their run");
+    engine.stop();
+}
+
+#[tokio::test]
+async fn a_long_run_that_leaves_memory_leaves_a_snapshot() {
+    let shared: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = ManualClock::at(EPOCH);
+    let engine = engine_with(&shared, &clock, |options| options.cached_executions_max = 2);
+    let handle = engine.handle();
+    for id in ["w_1", "w_2", "w_3", "w_4"] {
+        let code = StartWorkflow {
+            workflow_type: "code".to_owned(),
+            task_queue: "anybody".to_owned(),
+            ..start(id)
+        };
+        handle.start(tenant(), code).await.unwrap();
+        for _ in 0..80 {
+            let signal = orchestrion_history::request::SignalWorkflow {
+                name: "s".to_owned(),
+                ..Default::default()
+            };
+            let signal = Request::Signal(Box::new(signal));
+            handle.request(target(id), signal).await.unwrap();
+        }
+    }
+    let run = handle
+        .current_run(&tenant(), &target("w_1").workflow_id)
+        .unwrap()
+        .unwrap();
+    let shard = ShardId::of(&tenant(), &target("w_1").workflow_id, 2);
+    let key = Key::Snapshot {
+        shard,
+        namespace: tenant(),
+        run_id: run,
+    };
+    assert!(shared.get(&key).unwrap().is_some());
+    let journal = handle.journal(&target("w_1")).unwrap().unwrap();
+    let folded = orchestrion_history::replay::fold(&journal.records).unwrap();
+    assert_eq!(handle.state(target("w_1")).await.unwrap(), folded);
     engine.stop();
 }

@@ -335,6 +335,7 @@ impl Settings {
             compensation_initial_ms: millis(self.compensation.backoff_initial),
             compensation_max_ms: millis(self.compensation.backoff_max),
             compensation_timeout_ms: millis(self.compensation.attempt_timeout),
+            compensation_ttl_ms: millis(self.compensation.default_ttl),
             planning_attempts: self.planning.attempts,
             planning_initial_ms: millis(self.planning.backoff_initial),
             planning_max_ms: millis(self.planning.backoff_max),

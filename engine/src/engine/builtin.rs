@@ -59,10 +59,12 @@ pub(super) fn take_turns(
         let start = WorkflowTaskStart {
             scheduled_event_id,
             attempt,
+            scheduled_at: round.now,
             at: round.now,
             request_id: format!("{scheduled_event_id}"),
             identity: IDENTITY.to_owned(),
             history_bytes: i64::try_from(execution.state.history_bytes).unwrap_or(i64::MAX),
+            ..WorkflowTaskStart::default()
         };
         let first = execution.state.previous_started_event_id == 0;
         let turn = interpreter.turn(round.now);
@@ -73,11 +75,7 @@ pub(super) fn take_turns(
             sdk_metadata: first.then(sdk_metadata),
             force_new_task: false,
         };
-        let context = Context {
-            now: round.now,
-            volatile_start: None,
-            limits: &core.options.limits,
-        };
+        let context = Context::new(round.now, &core.options.limits);
         let transition = decide(
             &execution.state,
             &context,
@@ -155,11 +153,7 @@ fn terminate(
     let Some(execution) = core.executions.get(run) else {
         return Ok(());
     };
-    let context = Context {
-        now: round.now,
-        volatile_start: None,
-        limits: &core.options.limits,
-    };
+    let context = Context::new(round.now, &core.options.limits);
     let request = Request::Terminate(Box::new(TerminateWorkflow {
         reason: format!("commands refused: {reason}"),
         details: None,

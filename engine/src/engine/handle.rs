@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 use orchestrion_history::ids::{Namespace, RunId, TaskQueueName, Timestamp, WorkflowId};
-use orchestrion_history::record::{Record, decode_entry};
+use orchestrion_history::record::Record;
 use orchestrion_history::request::{Rejection, Reply, Request, StartWorkflow};
 use orchestrion_history::state::MutableState;
-use orchestrion_history::store::{Key, KeyRange, Op, Store, StoreError, StoreErrorKind};
+use orchestrion_history::store::{
+    Key, KeyRange, Op, Store, StoreError, StoreErrorKind, read_entry,
+};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::common::v1::{Header, Payloads};
 use orchestrion_proto::temporal::api::failure::v1::Failure;
@@ -303,7 +305,7 @@ impl Handle {
         loop {
             let page = self.store.scan(&range, 256, false)?;
             for (key, entry) in &page.entries {
-                records.extend(decode_entry(entry).map_err(|e| corrupt(key, &e))?);
+                records.extend(read_entry(&*self.store, key, entry)?);
             }
             match page.entries.last() {
                 Some((last, _)) if page.more => range = range.after(last),

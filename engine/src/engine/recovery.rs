@@ -161,15 +161,18 @@ impl Core {
                 self.reindex(&mut round, &mut listings, shard, key, value);
                 seen += 1;
                 if seen % PAGE == 0
-                    && let Some(batch) = round.batch(&self.ranges)
+                    && let Some(batch) = round.batch(&*store, &self.ranges)?
                 {
                     store.commit(&batch)?;
                 }
                 Ok(())
             })?;
-            for batch in [round.batch(&self.ranges), listings.batch(&self.ranges)]
-                .into_iter()
-                .flatten()
+            for batch in [
+                round.batch(&*store, &self.ranges)?,
+                listings.batch(&*store, &self.ranges)?,
+            ]
+            .into_iter()
+            .flatten()
             {
                 store.commit(&batch)?;
             }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use orchestrion_history::ids::{Namespace, RangeId, RunId, ShardId, Timestamp, WorkflowId};
-use orchestrion_history::record::{Record, encode_entry};
+use orchestrion_history::record::Record;
 use orchestrion_history::request::Request;
 use orchestrion_history::state::MutableState;
-use orchestrion_history::store::{Batch, Key, Op, ShardWrite};
+use orchestrion_history::store::{Batch, Key, Op, ShardWrite, Store, StoreError, entry_ops};
 use tokio::sync::oneshot;
 
 use super::handle::{Accepted, CallError, Dispatch, Progress, SessionId};
@@ -160,7 +160,11 @@ impl Round {
     }
 
     /// The batch, and what it holds for each shard; `None` when there is nothing to write.
-    pub(super) fn batch(&mut self, ranges: &[RangeId]) -> Option<Batch> {
+    pub(super) fn batch(
+        &mut self,
+        store: &dyn Store,
+        ranges: &[RangeId],
+    ) -> Result<Option<Batch>, StoreError> {
         for ((namespace, run_id), appended) in self.appended.drain() {
             let key = Key::Journal {
                 shard: appended.shard,
@@ -168,10 +172,8 @@ impl Round {
                 run_id,
                 first_seq: appended.first_seq,
             };
-            self.ops
-                .entry(appended.shard)
-                .or_default()
-                .push(Op::Put(key, encode_entry(&appended.records)));
+            let ops = entry_ops(store, key, &appended.records)?;
+            self.ops.entry(appended.shard).or_default().extend(ops);
         }
         for (key, (value, _)) in self.index.drain() {
             let Some(shard) = key.shard() else { continue };
@@ -182,7 +184,7 @@ impl Round {
             self.ops.entry(shard).or_default().push(op);
         }
         if self.ops.is_empty() {
-            return None;
+            return Ok(None);
         }
         let ops = std::mem::take(&mut self.ops);
         let shards = ops.into_iter().map(|(shard, ops)| ShardWrite {
@@ -190,8 +192,8 @@ impl Round {
             range: ranges[usize::from(shard.0)],
             ops,
         });
-        Some(Batch {
+        Ok(Some(Batch {
             shards: shards.collect(),
-        })
+        }))
     }
 }

@@ -15,9 +15,6 @@ use serde_json::value::RawValue;
 use super::ABORT_FAILURE_TYPE;
 use super::submission::{json_or_null, json_text};
 
-/// How long a completed task can be undone when its service names no time.
-pub(super) const TTL_MS_DEFAULT: u64 = 86_400_000;
-
 /// What a task's success brings.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TaskResult {
@@ -58,12 +55,16 @@ struct LateResultJson<'a> {
 }
 
 /// Reads `{"task":…,"compensation":null|{"data":…,"ttl":ms}}`.
-pub(super) fn task_result(result: Option<&Payloads>) -> Result<TaskResult, String> {
+/// A compensation whose service names no time can be asked for during `ttl_ms_default`.
+pub(super) fn task_result(
+    result: Option<&Payloads>,
+    ttl_ms_default: u64,
+) -> Result<TaskResult, String> {
     let text = json_text(result).map_err(|e| e.to_string())?;
-    parse_task_result(text)
+    parse_task_result(text, ttl_ms_default)
 }
 
-fn parse_task_result(text: &[u8]) -> Result<TaskResult, String> {
+fn parse_task_result(text: &[u8], ttl_ms_default: u64) -> Result<TaskResult, String> {
     let parsed: TaskResultJson<'_> = serde_json::from_slice(text).map_err(|e| e.to_string())?;
     let compensation = parsed.compensation.map(|compensation| Compensation {
         data: compensation
@@ -72,7 +73,7 @@ fn parse_task_result(text: &[u8]) -> Result<TaskResult, String> {
             .as_bytes()
             .to_vec(),
         // A float beyond the range saturates; not a number and negative ones become 0, which has expired.
-        ttl_ms: compensation.ttl.map_or(TTL_MS_DEFAULT, |ms| ms as u64),
+        ttl_ms: compensation.ttl.map_or(ttl_ms_default, |ms| ms as u64),
     });
     Ok(TaskResult {
         output: parsed.task,
@@ -81,11 +82,14 @@ fn parse_task_result(text: &[u8]) -> Result<TaskResult, String> {
 }
 
 /// Reads a late result's signal: the task's id and its result. Anything else is nobody's late result.
-pub(super) fn late_result(input: Option<&Payloads>) -> Option<(String, TaskResult)> {
+pub(super) fn late_result(
+    input: Option<&Payloads>,
+    ttl_ms_default: u64,
+) -> Option<(String, TaskResult)> {
     let parsed: LateResultJson<'_> = serde_json::from_slice(json_text(input).ok()?).ok()?;
     Some((
         parsed.task,
-        parse_task_result(parsed.result.get().as_bytes()).ok()?,
+        parse_task_result(parsed.result.get().as_bytes(), ttl_ms_default).ok()?,
     ))
 }
 
@@ -255,7 +259,7 @@ mod tests {
         let payloads = Payloads {
             payloads: vec![raw_json_payload(text.to_vec())],
         };
-        let result = task_result(Some(&payloads)).unwrap();
+        let result = task_result(Some(&payloads), 1).unwrap();
         let compensation = result.compensation.unwrap();
         assert_eq!(compensation.data, br#"{"b" : 1.0,  "a":1e3}"#);
         assert_eq!(compensation.ttl_ms, 5_000);
@@ -267,10 +271,10 @@ mod tests {
             let payloads = Payloads {
                 payloads: vec![raw_json_payload(text.as_bytes().to_vec())],
             };
-            assert!(task_result(Some(&payloads)).is_err(), "{text}");
+            assert!(task_result(Some(&payloads), 1).is_err(), "{text}");
         }
-        assert!(task_result(None).is_err());
-        assert!(late_result(None).is_none());
+        assert!(task_result(None, 1).is_err());
+        assert!(late_result(None, 1).is_none());
     }
 
     #[test]

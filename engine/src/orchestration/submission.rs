@@ -64,6 +64,8 @@ pub struct Options {
     pub compensation_max_ms: u64,
     /// How long one attempt of a revert may take.
     pub compensation_timeout_ms: u64,
+    /// How long a completed task can be undone when its service names no time.
+    pub compensation_ttl_ms: u64,
     /// Attempts of the planning.
     pub planning_attempts: u32,
     /// The wait before the second attempt of the planning; it doubles.
@@ -90,6 +92,7 @@ impl Default for Options {
             compensation_initial_ms: 2_000,
             compensation_max_ms: 60_000,
             compensation_timeout_ms: 30_000,
+            compensation_ttl_ms: 86_400_000,
             planning_attempts: 3,
             planning_initial_ms: 2_000,
             planning_max_ms: 10_000,
@@ -131,6 +134,7 @@ impl Options {
             compensation_initial_ms,
             compensation_max_ms: time(self.compensation_max_ms).max(compensation_initial_ms),
             compensation_timeout_ms: time(self.compensation_timeout_ms),
+            compensation_ttl_ms: time(self.compensation_ttl_ms),
             planning_attempts: attempts(self.planning_attempts),
             planning_initial_ms,
             planning_max_ms: time(self.planning_max_ms).max(planning_initial_ms),

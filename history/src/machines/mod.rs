@@ -30,8 +30,25 @@ pub struct Context<'a> {
     pub now: Timestamp,
     /// The start of the pending workflow task, if a worker has it and no record says so yet.
     pub volatile_start: Option<&'a WorkflowTaskStart>,
+    /// Whether the run's workflow tasks go to the worker that has it cached: a failure is then no attempt, the next task just goes to any.
+    pub sticky: bool,
+    /// Whether that worker has not taken the pending workflow task in time.
+    pub sticky_expired: bool,
     /// What the run may hold.
     pub limits: &'a Limits,
+}
+
+impl<'a> Context<'a> {
+    /// Without anything volatile.
+    pub fn new(now: Timestamp, limits: &'a Limits) -> Self {
+        Self {
+            now,
+            volatile_start: None,
+            sticky: false,
+            sticky_expired: false,
+            limits,
+        }
+    }
 }
 
 /// A record that cannot follow in this state: the journal is damaged, or the core has a bug.
@@ -100,6 +117,10 @@ fn closed(state: &MutableState, request: &Request) -> Result<Transition, Rejecti
         }
         _ => Err(Rejection::Closed),
     }
+}
+
+pub(crate) fn force_flush(draft: &mut Draft<'_>) {
+    workflow_task::force_flush(draft);
 }
 
 /// Everything that is due by itself, in one order: the run's end, then timers by time, then activities by scheduling event, then the
@@ -209,6 +230,9 @@ fn apply_note(state: &mut MutableState, note: &Note) -> Result<(), String> {
         Some(note::Kind::EventBuffered(buffered)) => workflow_task::apply_buffered(state, buffered),
         Some(note::Kind::WorkflowTaskAttemptFailed(failed)) => {
             workflow_task::apply_attempt_failed(state, failed)
+        }
+        Some(note::Kind::WorkflowTaskRetried(retried)) => {
+            workflow_task::apply_retried(state, note.at, retried)
         }
         Some(note::Kind::RunCreated(created)) => workflow::apply_created(state, created),
         Some(kind) => activity::apply_note(state, note.at, kind),

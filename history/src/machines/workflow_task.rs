@@ -2,29 +2,35 @@
 //!
 //! ```text
 //!  None --Scheduled--> Scheduled --Started--> Started --Completed--> None       then its commands' events, then the flush
-//!                                             Started --Failed | TimedOut--> None    then the flush, then Scheduled again
+//!                                             Started --Failed | TimedOut--> None    then the flush, or a further attempt
+//!                      Scheduled --TimedOut, schedule to start--> None               a sticky worker never took it
+//!  None --note Retried--> Transient --note AttemptFailed--> None                     a further attempt leaves no event ...
+//!                         Transient --Scheduled--> Scheduled                         ... before it succeeds, or something new happens
 //! ```
 //!
 //! The start is volatile: a worker's token carries it, and whichever record follows writes it (Completed, Failed, TimedOut, or the
 //! first event to be buffered). While a task is started, events from outside are buffered; the flush behind its end gives
-//! them their ids.
+//! them their ids. A further attempt (transient) writes its Scheduled and Started only with what follows them. A speculative task, which
+//! carries nothing but updates, is written in the same way, or not at all.
 
 use orchestrion_proto::temporal::api::command::v1::Command;
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
 use orchestrion_proto::temporal::api::enums::v1::{
     EventType, RetryState, TimeoutType, WorkflowTaskFailedCause,
 };
-use orchestrion_proto::temporal::api::failure::v1::Failure;
+use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
+use orchestrion_proto::temporal::api::failure::v1::{Failure, ServerFailureInfo};
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
     WorkflowExecutionCanceledEventAttributes, WorkflowExecutionCompletedEventAttributes,
     WorkflowExecutionFailedEventAttributes, WorkflowTaskCompletedEventAttributes,
     WorkflowTaskFailedEventAttributes, WorkflowTaskTimedOutEventAttributes,
 };
-use orchestrion_proto::v1::{EventBuffered, WorkflowTaskAttemptFailed};
+use orchestrion_proto::v1::{EventBuffered, WorkflowTaskAttemptFailed, WorkflowTaskRetried, note};
 
 use super::{Context, activity, property, timer};
 use crate::draft::Draft;
+use crate::ids::Timestamp;
 use crate::request::{
     CompleteWorkflowTask, FailWorkflowTask, Rejection, Reply, Transition, WorkflowTaskStart,
 };
@@ -41,43 +47,92 @@ pub(super) fn complete(
     context: &Context<'_>,
     complete: &CompleteWorkflowTask,
 ) -> Result<Transition, Rejection> {
-    let started_event_id = running(state, &complete.start)?;
+    let started_event_id = running(state, context, &complete.start)?;
+    if is_idle(complete) && kept_alive_too_long(state, context) {
+        let mut draft = Draft::new(state, context);
+        end_attempt(
+            &mut draft,
+            context,
+            &complete.start,
+            started_event_id,
+            &End::TimedOut,
+        );
+        return Ok(draft.finish(Reply::TaskFailed {
+            cause: WorkflowTaskFailedCause::Unspecified,
+            message: "the workflow task was kept alive for too long".to_owned(),
+        }));
+    }
     match draft_completion(state, context, complete, started_event_id) {
         Ok(transition) => Ok(transition),
+        // A further attempt that fails again waits for its time-out: that paces the retries.
+        Err(bad)
+            if complete.start.attempt > 1
+                && bad.cause != WorkflowTaskFailedCause::UnhandledCommand =>
+        {
+            Err(Rejection::Invalid(bad.message))
+        }
         Err(bad) => {
             let failure = Failure {
-                message: bad.message,
+                message: bad.message.clone(),
                 source: "Server".to_owned(),
+                failure_info: Some(FailureInfo::ServerFailureInfo(ServerFailureInfo {
+                    non_retryable: true,
+                })),
                 ..Default::default()
             };
-            Ok(draft_failure(
-                state,
-                context,
-                &complete.start,
-                started_event_id,
-                bad.cause,
-                Some(failure),
-                &complete.identity,
-            ))
+            let end = End::Failed {
+                cause: bad.cause,
+                failure: Some(&failure),
+                identity: &complete.identity,
+            };
+            let mut draft = Draft::new(state, context);
+            end_attempt(&mut draft, context, &complete.start, started_event_id, &end);
+            Ok(draft.finish(Reply::TaskFailed {
+                cause: bad.cause,
+                message: bad.message,
+            }))
         }
     }
 }
 
+/// A completion that only keeps the task alive.
+fn is_idle(complete: &CompleteWorkflowTask) -> bool {
+    complete.force_new_task && complete.commands.is_empty()
+}
+
+fn kept_alive_too_long(state: &MutableState, context: &Context<'_>) -> bool {
+    state.task_since > 0
+        && context.now.0.saturating_sub(state.task_since) > context.limits.task_heartbeat_max
+}
+
 /// The id of the committed start, or `None` while it is volatile. A token of another task is not found.
-fn running(state: &MutableState, start: &WorkflowTaskStart) -> Result<Option<i64>, Rejection> {
-    let stale = || Rejection::NotFound {
-        what: "workflow task",
-        why: format!(
-            "the run waits for no answer to event {}",
-            start.scheduled_event_id
-        ),
-    };
+fn running(
+    state: &MutableState,
+    context: &Context<'_>,
+    token: &WorkflowTaskStart,
+) -> Result<Option<i64>, Rejection> {
+    // After a restart nobody remembers a volatile start: a token that still fits the run is then as good as any.
+    let handed_out = context
+        .volatile_start
+        .is_none_or(|start| start.request_id == token.request_id && start.at == token.at);
     match &state.workflow_task {
         WorkflowTask::Scheduled {
             scheduled_event_id,
             attempt,
             ..
-        } if *scheduled_event_id == start.scheduled_event_id && *attempt == start.attempt => {
+        } if *scheduled_event_id == token.scheduled_event_id
+            && *attempt == token.attempt
+            && !token.speculative
+            && handed_out =>
+        {
+            Ok(None)
+        }
+        WorkflowTask::None
+            if token.speculative
+                && token.scheduled_event_id == state.next_event_id
+                && context.volatile_start.is_some()
+                && handed_out =>
+        {
             Ok(None)
         }
         WorkflowTask::Started {
@@ -86,14 +141,20 @@ fn running(state: &MutableState, start: &WorkflowTaskStart) -> Result<Option<i64
             attempt,
             at,
             request_id,
-        } if *scheduled_event_id == start.scheduled_event_id
-            && *attempt == start.attempt
-            && *at == start.at.0
-            && *request_id == start.request_id =>
+        } if *scheduled_event_id == token.scheduled_event_id
+            && *attempt == token.attempt
+            && *at == token.at.0
+            && *request_id == token.request_id =>
         {
             Ok(Some(*started_event_id))
         }
-        _ => Err(stale()),
+        _ => Err(Rejection::NotFound {
+            what: "workflow task",
+            why: format!(
+                "the run waits for no answer to event {}",
+                token.scheduled_event_id
+            ),
+        }),
     }
 }
 
@@ -234,48 +295,126 @@ pub(super) fn fail(
     context: &Context<'_>,
     fail: &FailWorkflowTask,
 ) -> Result<Transition, Rejection> {
-    let started = running(state, &fail.start)?;
-    Ok(draft_failure(
-        state,
-        context,
-        &fail.start,
-        started,
-        fail.cause,
-        fail.failure.clone(),
-        &fail.identity,
-    ))
+    let started = running(state, context, &fail.start)?;
+    let end = End::Failed {
+        cause: fail.cause,
+        failure: fail.failure.as_ref(),
+        identity: &fail.identity,
+    };
+    let mut draft = Draft::new(state, context);
+    end_attempt(&mut draft, context, &fail.start, started, &end);
+    Ok(draft.finish(Reply::Done))
 }
 
-fn draft_failure(
-    state: &MutableState,
+/// How an attempt ends that does not complete.
+enum End<'a> {
+    Failed {
+        cause: WorkflowTaskFailedCause,
+        failure: Option<&'a Failure>,
+        identity: &'a str,
+    },
+    TimedOut,
+}
+
+/// A first attempt leaves an event, a further one only a note. What was buffered is written, and seen by a task of its own; without it the
+/// next attempt is transient, or, if the worker was a sticky one, a first one for any worker.
+fn end_attempt(
+    draft: &mut Draft<'_>,
     context: &Context<'_>,
     start: &WorkflowTaskStart,
     started_event_id: Option<i64>,
-    cause: WorkflowTaskFailedCause,
-    failure: Option<Failure>,
-    identity: &str,
-) -> Transition {
-    let mut draft = Draft::new(state, context);
-    let started_event_id = started_event_id.unwrap_or_else(|| draft.start_workflow_task(start));
-    draft.event(
-        EventType::WorkflowTaskFailed,
-        Attributes::WorkflowTaskFailedEventAttributes(WorkflowTaskFailedEventAttributes {
-            scheduled_event_id: start.scheduled_event_id,
-            started_event_id,
-            cause: cause.into(),
-            failure,
-            identity: identity.to_owned(),
-            ..Default::default()
-        }),
-    );
-    again(draft)
+    end: &End<'_>,
+) {
+    if start.attempt <= 1 || started_event_id.is_some() {
+        let started_event_id = started_event_id.unwrap_or_else(|| draft.start_workflow_task(start));
+        let (event_type, attributes) = end.event(start.scheduled_event_id, started_event_id);
+        draft.event(event_type, attributes);
+    } else {
+        draft.note(end.note(start));
+    }
+    draft.workflow_task_over();
+    if draft.flush_buffered() || context.sticky || start.speculative {
+        draft.ensure_workflow_task();
+    } else {
+        draft.retry_workflow_task(start.attempt.saturating_add(1));
+    }
 }
 
-fn again(mut draft: Draft<'_>) -> Transition {
+impl End<'_> {
+    fn event(&self, scheduled_event_id: i64, started_event_id: i64) -> (EventType, Attributes) {
+        match self {
+            Self::Failed {
+                cause,
+                failure,
+                identity,
+            } => (
+                EventType::WorkflowTaskFailed,
+                Attributes::WorkflowTaskFailedEventAttributes(WorkflowTaskFailedEventAttributes {
+                    scheduled_event_id,
+                    started_event_id,
+                    cause: (*cause).into(),
+                    failure: failure.cloned(),
+                    identity: (*identity).to_owned(),
+                    ..Default::default()
+                }),
+            ),
+            Self::TimedOut => timed_out(
+                scheduled_event_id,
+                started_event_id,
+                TimeoutType::StartToClose,
+            ),
+        }
+    }
+
+    fn note(&self, start: &WorkflowTaskStart) -> note::Kind {
+        let (cause, failure, timed_out) = match self {
+            Self::Failed { cause, failure, .. } => ((*cause).into(), failure.cloned(), false),
+            Self::TimedOut => (0, None, true),
+        };
+        note::Kind::WorkflowTaskAttemptFailed(WorkflowTaskAttemptFailed {
+            scheduled_event_id: start.scheduled_event_id,
+            attempt: start.attempt,
+            cause,
+            failure,
+            timed_out,
+        })
+    }
+}
+
+fn timed_out(
+    scheduled_event_id: i64,
+    started_event_id: i64,
+    timeout: TimeoutType,
+) -> (EventType, Attributes) {
+    (
+        EventType::WorkflowTaskTimedOut,
+        Attributes::WorkflowTaskTimedOutEventAttributes(WorkflowTaskTimedOutEventAttributes {
+            scheduled_event_id,
+            started_event_id,
+            timeout_type: timeout.into(),
+        }),
+    )
+}
+
+/// Too much waits for the running task: it fails, so that what waits is written.
+pub(super) fn force_flush(draft: &mut Draft<'_>) {
+    let WorkflowTask::Started {
+        scheduled_event_id,
+        started_event_id,
+        ..
+    } = draft.state.workflow_task
+    else {
+        return;
+    };
+    let end = End::Failed {
+        cause: WorkflowTaskFailedCause::ForceCloseCommand,
+        failure: None,
+        identity: "",
+    };
+    let (event_type, attributes) = end.event(scheduled_event_id, started_event_id);
+    draft.event(event_type, attributes);
     draft.workflow_task_over();
     draft.flush_buffered();
-    draft.ensure_workflow_task();
-    draft.finish(Reply::Done)
 }
 
 /// The first workflow task of a run whose start was delayed.
@@ -285,31 +424,72 @@ pub(super) fn fire_first(draft: &mut Draft<'_>) {
     }
 }
 
-/// A committed start whose worker never answered.
-pub(super) fn time_out_due(draft: &mut Draft<'_>, _context: &Context<'_>) {
-    let WorkflowTask::Started {
-        scheduled_event_id,
-        started_event_id,
-        at,
-        ..
-    } = &draft.state.workflow_task
-    else {
-        return;
-    };
-    if at.saturating_add(draft.state.task_timeout) > draft.now {
-        return;
+/// A start whose worker never answered, or a sticky worker that never took its task.
+pub(super) fn time_out_due(draft: &mut Draft<'_>, context: &Context<'_>) {
+    match &draft.state.workflow_task {
+        WorkflowTask::Started {
+            scheduled_event_id,
+            started_event_id,
+            attempt,
+            at,
+            ..
+        } => {
+            let start = WorkflowTaskStart {
+                scheduled_event_id: *scheduled_event_id,
+                attempt: *attempt,
+                at: Timestamp(*at),
+                ..Default::default()
+            };
+            if is_overdue(draft.state, &start, draft.now) {
+                end_attempt(
+                    draft,
+                    context,
+                    &start,
+                    Some(*started_event_id),
+                    &End::TimedOut,
+                );
+            }
+        }
+        WorkflowTask::Scheduled {
+            scheduled_event_id,
+            transient,
+            ..
+        } => match context.volatile_start {
+            Some(start)
+                if start.scheduled_event_id == *scheduled_event_id
+                    && is_overdue(draft.state, start, draft.now) =>
+            {
+                end_attempt(draft, context, start, None, &End::TimedOut);
+            }
+            Some(start) if start.scheduled_event_id == *scheduled_event_id => {}
+            _ if context.sticky_expired && !transient => {
+                let (event_type, attributes) =
+                    timed_out(*scheduled_event_id, 0, TimeoutType::ScheduleToStart);
+                draft.event(event_type, attributes);
+                draft.workflow_task_over();
+                draft.ensure_workflow_task();
+            }
+            _ => {}
+        },
+        WorkflowTask::None => match context.volatile_start {
+            Some(start)
+                if start.speculative
+                    && start.scheduled_event_id == draft.state.next_event_id
+                    && is_overdue(draft.state, start, draft.now) =>
+            {
+                end_attempt(draft, context, start, None, &End::TimedOut);
+            }
+            _ => {}
+        },
     }
-    draft.event(
-        EventType::WorkflowTaskTimedOut,
-        Attributes::WorkflowTaskTimedOutEventAttributes(WorkflowTaskTimedOutEventAttributes {
-            scheduled_event_id: *scheduled_event_id,
-            started_event_id: *started_event_id,
-            timeout_type: TimeoutType::StartToClose.into(),
-        }),
-    );
-    draft.workflow_task_over();
-    draft.flush_buffered();
-    draft.ensure_workflow_task();
+}
+
+fn is_overdue(state: &MutableState, start: &WorkflowTaskStart, now: i64) -> bool {
+    start
+        .at
+        .0
+        .saturating_add(state.task_timeout_of(start.attempt))
+        <= now
 }
 
 pub(super) fn apply(
@@ -319,18 +499,40 @@ pub(super) fn apply(
     attributes: &Attributes,
 ) -> Result<(), String> {
     state.workflow_task = match (&state.workflow_task, attributes) {
-        (WorkflowTask::None, Attributes::WorkflowTaskScheduledEventAttributes(scheduled)) => {
+        (
+            WorkflowTask::None
+            | WorkflowTask::Scheduled {
+                transient: true, ..
+            },
+            Attributes::WorkflowTaskScheduledEventAttributes(scheduled),
+        ) => {
             state.first_task_at = 0;
+            // Right behind a completion nothing happened but the worker's wish to go on.
+            if state.completed_event_id + 1 != event_id || state.task_since == 0 {
+                state.task_since = at;
+            }
             WorkflowTask::Scheduled {
                 scheduled_event_id: event_id,
                 attempt: scheduled.attempt.max(1),
                 at,
+                transient: false,
             }
+        }
+        (
+            WorkflowTask::Scheduled {
+                scheduled_event_id, ..
+            },
+            Attributes::WorkflowTaskTimedOutEventAttributes(timed_out),
+        ) if *scheduled_event_id == timed_out.scheduled_event_id
+            && timed_out.started_event_id == 0 =>
+        {
+            WorkflowTask::None
         }
         (
             WorkflowTask::Scheduled {
                 scheduled_event_id,
                 attempt,
+                transient: false,
                 ..
             },
             Attributes::WorkflowTaskStartedEventAttributes(started),
@@ -348,6 +550,7 @@ pub(super) fn apply(
             Attributes::WorkflowTaskCompletedEventAttributes(completed),
         ) if *started_event_id == completed.started_event_id => {
             state.previous_started_event_id = completed.started_event_id;
+            state.completed_event_id = event_id;
             over(state);
             WorkflowTask::None
         }
@@ -408,11 +611,41 @@ pub(super) fn apply_buffered(
 }
 
 pub(super) fn apply_attempt_failed(
-    _state: &mut MutableState,
+    state: &mut MutableState,
     failed: &WorkflowTaskAttemptFailed,
 ) -> Result<(), String> {
-    Err(format!(
-        "attempt {} of a workflow task: transient tasks are not written by this version",
-        failed.attempt
-    ))
+    match &state.workflow_task {
+        WorkflowTask::Scheduled {
+            scheduled_event_id,
+            attempt,
+            transient: true,
+            ..
+        } if *scheduled_event_id == failed.scheduled_event_id && *attempt == failed.attempt => {
+            state.workflow_task = WorkflowTask::None;
+            Ok(())
+        }
+        task => Err(format!("the workflow task is {task:?}")),
+    }
+}
+
+pub(super) fn apply_retried(
+    state: &mut MutableState,
+    at: i64,
+    retried: &WorkflowTaskRetried,
+) -> Result<(), String> {
+    match &state.workflow_task {
+        WorkflowTask::None if retried.attempt > 1 => {
+            state.workflow_task = WorkflowTask::Scheduled {
+                scheduled_event_id: state.next_event_id,
+                attempt: retried.attempt,
+                at,
+                transient: true,
+            };
+            Ok(())
+        }
+        task => Err(format!(
+            "attempt {} of a workflow task that is {task:?}",
+            retried.attempt
+        )),
+    }
 }

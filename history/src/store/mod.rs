@@ -8,6 +8,7 @@
 //! Invariant: after `commit` answers `Ok`, the batch is durable and visible as a whole; after an
 //! error none of it is.
 
+mod entry;
 mod keys;
 mod memory;
 #[cfg(feature = "rocksdb")]
@@ -17,6 +18,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
+pub use self::entry::{entry_ops, read_entry};
 pub use self::keys::{Family, InvalidKey, Key, KeyRange, QueueKind, RegistryKind};
 pub use self::memory::{MemorySnapshot, MemoryStore};
 #[cfg(feature = "rocksdb")]

@@ -5,9 +5,9 @@ use orchestrion_history::ids::Timestamp;
 use orchestrion_history::limits::Limits;
 use orchestrion_history::record::{Record, decode_entry, encode_entry};
 use orchestrion_history::request::{
-    ActivityRef, CompleteActivity, CompleteWorkflowTask, FailActivity, Rejection, Reply, Request,
-    ReturnActivityAttempt, SignalWorkflow, StartActivityAttempt, StartWorkflow, TerminateWorkflow,
-    WorkflowTaskStart,
+    ActivityRef, CompleteActivity, CompleteWorkflowTask, FailActivity, FailWorkflowTask, Rejection,
+    Reply, Request, ReturnActivityAttempt, SignalWorkflow, StartActivityAttempt, StartWorkflow,
+    TerminateWorkflow, WorkflowTaskStart,
 };
 use orchestrion_history::state::{MutableState, WorkflowTask};
 use orchestrion_history::{Context, apply, decide, replay, tasks};
@@ -18,7 +18,7 @@ use orchestrion_proto::temporal::api::command::v1::{
     StartTimerCommandAttributes,
 };
 use orchestrion_proto::temporal::api::common::v1::{ActivityType, Payload, Payloads, RetryPolicy};
-use orchestrion_proto::temporal::api::enums::v1::TimeoutType;
+use orchestrion_proto::temporal::api::enums::v1::{TimeoutType, WorkflowTaskFailedCause};
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as A;
@@ -32,6 +32,8 @@ pub struct Story {
     pub records: Vec<Record>,
     pub now: i64,
     pub held: Option<WorkflowTaskStart>,
+    pub sticky: bool,
+    pub sticky_expired: bool,
     queue: Vec<tasks::QueueEntry>,
     lines: Vec<String>,
     limits: Limits,
@@ -56,6 +58,8 @@ impl Story {
             records: Vec::new(),
             now: EPOCH,
             held: None,
+            sticky: false,
+            sticky_expired: false,
             queue: Vec::new(),
             lines: Vec::new(),
             limits: Limits::default(),
@@ -88,6 +92,8 @@ impl Story {
         let context = Context {
             now: Timestamp(self.now),
             volatile_start: self.held.as_ref(),
+            sticky: self.sticky,
+            sticky_expired: self.sticky_expired,
             limits: &self.limits,
         };
         let transition = match decide(&self.state, &context, request) {
@@ -117,11 +123,20 @@ impl Story {
             transition.records
         );
         self.records.extend(transition.records);
-        let held = self.held.as_ref().map(|held| held.scheduled_event_id);
-        if !matches!(self.state.workflow_task, WorkflowTask::Scheduled { scheduled_event_id: id, .. } if Some(id) == held)
-        {
-            self.held = None;
-        }
+        let state = &self.state;
+        self.held = self.held.take().filter(|held| match state.workflow_task {
+            WorkflowTask::Scheduled {
+                scheduled_event_id,
+                attempt,
+                ..
+            } => scheduled_event_id == held.scheduled_event_id && attempt == held.attempt,
+            WorkflowTask::None => {
+                held.speculative
+                    && state.is_running()
+                    && held.scheduled_event_id == state.next_event_id
+            }
+            WorkflowTask::Started { .. } => false,
+        });
         let folded = replay::fold(&self.records).unwrap();
         assert_eq!(
             replay::difference(&folded, &self.state),
@@ -167,22 +182,55 @@ impl Story {
         else {
             return;
         };
+        if self.held.is_some() {
+            return;
+        }
         self.held = Some(self.token(scheduled_event_id, attempt));
+    }
+
+    /// A worker takes a task that no record speaks of.
+    pub fn hold_speculative(&mut self) {
+        if self.state.workflow_task == WorkflowTask::None && self.state.is_running() {
+            self.held = Some(WorkflowTaskStart {
+                speculative: true,
+                ..self.token(self.state.next_event_id, 1)
+            });
+        }
+    }
+
+    /// The worker that has the task, or would take it, fails it.
+    pub fn fail_task(&mut self) {
+        self.hold_task();
+        let start = self.held.clone().unwrap_or_else(|| self.current_token());
+        let fail = FailWorkflowTask {
+            start,
+            cause: WorkflowTaskFailedCause::WorkflowWorkerUnhandledFailure,
+            failure: None,
+            identity: "worker".to_owned(),
+        };
+        let _ = self.ask("fail task", &Request::FailWorkflowTask(Box::new(fail)));
     }
 
     fn token(&self, scheduled_event_id: i64, attempt: i32) -> WorkflowTaskStart {
         WorkflowTaskStart {
             scheduled_event_id,
             attempt,
+            scheduled_at: Timestamp(self.now),
             at: Timestamp(self.now),
             request_id: "poll".to_owned(),
             identity: "worker".to_owned(),
             history_bytes: 0,
+            ..Default::default()
         }
     }
 
     pub fn turn(&mut self, commands: Vec<Command>) -> Result<Reply, Rejection> {
-        let token = match (&self.held, &self.state.workflow_task) {
+        let token = self.current_token();
+        self.complete_task(token, commands)
+    }
+
+    fn current_token(&self) -> WorkflowTaskStart {
+        match (&self.held, &self.state.workflow_task) {
             (Some(held), _) => held.clone(),
             (
                 None,
@@ -207,8 +255,20 @@ impl Story {
                 ..self.token(*scheduled_event_id, *attempt)
             },
             (None, WorkflowTask::None) => self.token(0, 1),
+        }
+    }
+
+    pub fn keep_alive(&mut self) {
+        let complete = CompleteWorkflowTask {
+            start: self.current_token(),
+            identity: "worker".to_owned(),
+            force_new_task: true,
+            ..Default::default()
         };
-        self.complete_task(token, commands)
+        let _ = self.ask(
+            "keep alive",
+            &Request::CompleteWorkflowTask(Box::new(complete)),
+        );
     }
 
     pub fn turn_with_token(
@@ -378,7 +438,11 @@ pub fn line(record: &Record, now: i64) -> String {
                 A::TimerFiredEventAttributes(a) => format!(" {}", a.timer_id),
                 A::TimerCanceledEventAttributes(a) => format!(" {}", a.timer_id),
                 A::WorkflowExecutionSignaledEventAttributes(a) => format!(" {}", a.signal_name),
+                A::WorkflowTaskScheduledEventAttributes(a) if a.attempt > 1 => {
+                    format!(" #{}", a.attempt)
+                }
                 A::WorkflowTaskFailedEventAttributes(a) => format!(" {:?}", a.cause()),
+                A::WorkflowTaskTimedOutEventAttributes(a) => format!(" {:?}", a.timeout_type()),
                 _ => String::new(),
             };
             format!("{:>2} {name}{more}", event.event_id)
@@ -399,6 +463,8 @@ pub fn line(record: &Record, now: i64) -> String {
                 note::Kind::ActivityAttemptReturned(n) => {
                     format!(" {}#{}", n.scheduled_event_id, n.attempt)
                 }
+                note::Kind::WorkflowTaskRetried(n) => format!(" #{}", n.attempt),
+                note::Kind::WorkflowTaskAttemptFailed(n) => format!(" #{}", n.attempt),
                 note::Kind::EventBuffered(n) => {
                     format!(
                         " {}",

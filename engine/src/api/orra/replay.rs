@@ -202,7 +202,7 @@ fn activity_json(event: i64, activity: &Activity) -> Value {
         Stage::Started { at, identity, .. } => {
             json!({ "name": "started", "at": rfc3339(Timestamp(*at)), "by": identity })
         }
-        Stage::Settled { .. } => json!({ "name": "settled" }),
+        Stage::Settled => json!({ "name": "settled" }),
     };
     json!({
         "id": activity.activity_id,

@@ -143,6 +143,7 @@ fn of_note(note: &Note) -> String {
             }
             None => String::new(),
         },
+        Some(K::WorkflowTaskRetried(n)) => format!("attempt {}", n.attempt),
         Some(K::WorkflowTaskAttemptFailed(n)) => {
             format!(
                 "of {} attempt {} {}",

@@ -152,13 +152,14 @@ fn time(body: &Members<'_>, name: &'static str) -> Result<Option<Duration>, ApiE
 }
 
 /// What a submission may set beside orra's two times.
-const OPTIONS: [&str; 14] = [
+const OPTIONS: [&str; 15] = [
     "taskTimeout",
     "taskAttempts",
     "retryInitial",
     "retryFactor",
     "retryMax",
     "compensationTimeout",
+    "compensationTtl",
     "compensationAttempts",
     "compensationInitial",
     "compensationMax",
@@ -186,6 +187,10 @@ fn set_options(options: &mut Options, given: &Members<'_>) -> Result<(), ApiErro
     set_millis(
         &mut options.compensation_timeout_ms,
         time(given, "compensationTimeout")?,
+    );
+    set_millis(
+        &mut options.compensation_ttl_ms,
+        time(given, "compensationTtl")?,
     );
     set_millis(
         &mut options.compensation_initial_ms,

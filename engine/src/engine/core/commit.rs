@@ -15,6 +15,9 @@ use crate::engine::round::{Round, RunKey};
 use super::index::visibility;
 use super::{Core, PAUSE_AFTER_FAILURE};
 
+/// A run that leaves memory gets a snapshot when so many records lie behind its last one.
+const SNAPSHOT_RECORDS_AT_EVICTION: u64 = 64;
+
 impl Core {
     pub(super) fn commit(&mut self, mut round: Round) {
         let touched = std::mem::take(&mut round.touched);
@@ -32,11 +35,13 @@ impl Core {
             return self.give_up(round, &touched, error);
         }
         // A round that writes nothing says nothing of the store's health.
-        if let Some(batch) = round.batch(&self.ranges) {
-            if let Err(error) = self.store.commit(&batch) {
-                return self.give_up(round, &touched, error);
-            }
-            self.failure = None;
+        let written = round.batch(&*self.store, &self.ranges).and_then(|batch| {
+            batch.map_or(Ok(false), |batch| self.store.commit(&batch).map(|()| true))
+        });
+        match written {
+            Ok(true) => self.failure = None,
+            Ok(false) => {}
+            Err(error) => return self.give_up(round, &touched, error),
         }
         self.publish(round, &touched);
     }
@@ -254,14 +259,42 @@ impl Core {
         let keep = (self.options.cached_executions_max * 9 / 10).max(1);
         let leave = used.len() - keep;
         used.select_nth_unstable_by_key(leave, |(last_used, _)| *last_used);
-        for (_, run) in &used[..leave] {
-            if self
-                .executions
-                .get(run)
-                .is_some_and(|execution| execution.volatile_start.is_none())
-            {
-                self.forget(run);
+        let leaving: Vec<RunKey> = used
+            .drain(..leave)
+            .map(|(_, run)| run)
+            .filter(|run| self.executions[run].volatile_start.is_none())
+            .collect();
+        self.keep_snapshots(&leaving);
+        for run in &leaving {
+            self.forget(run);
+        }
+    }
+
+    /// Runs that leave memory come back faster from a snapshot than from a long journal. A snapshot that cannot be written is only missed.
+    fn keep_snapshots(&mut self, leaving: &[RunKey]) {
+        let mut round = Round::new(Timestamp::ZERO);
+        for run in leaving {
+            let Some(execution) = self.executions.get(run) else {
+                continue;
+            };
+            let behind = execution.state.records - execution.snapshot_records;
+            if execution.interpreter.is_some() || behind < SNAPSHOT_RECORDS_AT_EVICTION {
+                continue;
             }
+            if let Some(bytes) = snapshot::encode(&execution.state) {
+                let key = Key::Snapshot {
+                    shard: execution.shard,
+                    namespace: run.0.clone(),
+                    run_id: run.1,
+                };
+                round.put(execution.shard, key, bytes);
+            }
+        }
+        let written = round
+            .batch(&*self.store, &self.ranges)
+            .and_then(|batch| batch.map_or(Ok(()), |batch| self.store.commit(&batch)));
+        if let Err(error) = written {
+            tracing::warn!(%error, "snapshots of evicted runs were not written; their journals will be folded whole");
         }
     }
 }

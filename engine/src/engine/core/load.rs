@@ -3,10 +3,10 @@
 //! Invariant: a journal that does not fold is kept as it is, and its run is not executed any further.
 
 use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp, WorkflowId};
-use orchestrion_history::record::{Record, decode_entry};
+use orchestrion_history::record::Record;
 use orchestrion_history::request::Rejection;
 use orchestrion_history::state::{MutableState, Status};
-use orchestrion_history::store::{Key, KeyRange, StoreError};
+use orchestrion_history::store::{Key, KeyRange, StoreError, read_entry};
 use orchestrion_history::{apply, snapshot};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::v1::{CurrentRun, RunHead};
@@ -118,11 +118,11 @@ impl Core {
             });
         }
         match self.fold(shard, namespace, run_id) {
-            Ok((state, interpreter)) => Ok(Execution {
+            Ok((state, interpreter, snapshot_records)) => Ok(Execution {
                 workflow_id: target.workflow_id.clone(),
                 shard,
                 indexed_due: state.next_due(),
-                snapshot_records: state.records,
+                snapshot_records,
                 state,
                 interpreter,
                 volatile_start: None,
@@ -158,9 +158,10 @@ impl Core {
             run_id,
         };
         round.put(shard, key, head.encode_to_vec().into());
-        if let Some(batch) = round.batch(&self.ranges)
-            && let Err(error) = self.store.commit(&batch)
-        {
+        let written = round
+            .batch(&*self.store, &self.ranges)
+            .and_then(|batch| batch.map_or(Ok(()), |batch| self.store.commit(&batch)));
+        if let Err(error) = written {
             tracing::error!(%error, "the quarantine could not be written; it will be tried again");
         }
         self.timers
@@ -171,12 +172,13 @@ impl Core {
         }
     }
 
+    /// The state, the built-in code, and how many records its snapshot held.
     fn fold(
         &self,
         shard: ShardId,
         namespace: &Namespace,
         run_id: RunId,
-    ) -> Result<(MutableState, Option<Box<Interpreter>>), FoldError> {
+    ) -> Result<(MutableState, Option<Box<Interpreter>>, u64), FoldError> {
         let kept = self.store.get(&Key::Snapshot {
             shard,
             namespace: namespace.clone(),
@@ -185,13 +187,13 @@ impl Core {
         let mut state = kept
             .and_then(|bytes| snapshot::decode(&bytes))
             .unwrap_or_default();
+        let snapshot_records = state.records;
         let mut interpreter: Option<Box<Interpreter>> = None;
         let mut range = KeyRange::journal_from(shard, namespace, run_id, state.records + 1);
         loop {
             let page = self.store.scan(&range, 256, false)?;
             for (key, entry) in &page.entries {
-                let records =
-                    decode_entry(entry).map_err(|e| FoldError::Damaged(format!("{key}: {e}")))?;
+                let records = read_entry(&*self.store, key, entry)?;
                 for record in &records {
                     apply(&mut state, record).map_err(|e| FoldError::Damaged(e.to_string()))?;
                     if state.records == 1 && builtin::is_builtin(&state.workflow_type) {
@@ -212,7 +214,7 @@ impl Core {
         if state.status == Status::Void {
             return Err(FoldError::Damaged("its journal is empty".to_owned()));
         }
-        Ok((state, interpreter))
+        Ok((state, interpreter, snapshot_records))
     }
 }
 

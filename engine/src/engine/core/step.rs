@@ -35,7 +35,7 @@ impl Core {
         let context = Context {
             now: round.now,
             volatile_start: execution.volatile_start.as_ref(),
-            limits: &self.options.limits,
+            ..Context::new(round.now, &self.options.limits)
         };
         let transition = decide(&execution.state, &context, request)?;
         if !transition.records.is_empty() {
@@ -105,11 +105,7 @@ impl Core {
                 identity,
             }))
         };
-        let context = Context {
-            now: round.now,
-            volatile_start: None,
-            limits,
-        };
+        let context = Context::new(round.now, limits);
         let transition = decide(state, &context, &request)?;
         self.advance(round, run, transition.records)?;
         builtin::take_turns(self, round, run)

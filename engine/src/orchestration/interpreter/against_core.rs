@@ -82,11 +82,7 @@ impl Engine {
     }
 
     fn decide(&mut self, request: &Request) {
-        let context = Context {
-            now: self.now,
-            volatile_start: None,
-            limits: &self.limits,
-        };
+        let context = Context::new(self.now, &self.limits);
         let transition = decide(&self.state, &context, request).expect("the core accepts it");
         for record in transition.records {
             apply(&mut self.state, &record).expect("the core applies what it decides");

@@ -239,9 +239,10 @@ impl Interpreter {
             Attributes::WorkflowExecutionSignaledEventAttributes(a)
                 if a.signal_name == LATE_RESULT_SIGNAL =>
             {
-                if let (Phase::Running(run) | Phase::Undoing(run), Some((task, result))) =
-                    (&mut self.phase, late_result(a.input.as_ref()))
-                {
+                if let (Phase::Running(run) | Phase::Undoing(run), Some((task, result))) = (
+                    &mut self.phase,
+                    late_result(a.input.as_ref(), self.options.compensation_ttl_ms),
+                ) {
                     run.late_result(&task, result, at);
                 }
             }

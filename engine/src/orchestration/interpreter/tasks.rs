@@ -173,7 +173,7 @@ impl Run {
     ) {
         self.pending -= 1;
         match *closed {
-            Closed::Completed(result) => match task_result(result) {
+            Closed::Completed(result) => match task_result(result, options.compensation_ttl_ms) {
                 Ok(result) => self.complete(task, result, at),
                 Err(bad) => self.fail(
                     task,

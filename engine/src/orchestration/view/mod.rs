@@ -337,10 +337,12 @@ impl View {
             Attributes::ActivityTaskCompletedEventAttributes(a) => {
                 match self.nodes.get(&a.scheduled_event_id) {
                     Some(Node::Planning) => self.planned_with(read_json(a.result.as_ref()).ok()),
-                    Some(&Node::Task(task)) => match task_result(a.result.as_ref()) {
-                        Ok(result) => self.complete_task(task, result, at),
-                        Err(bad) => self.tasks[task].push(TaskStatus::Failed, at, Some(bad)),
-                    },
+                    Some(&Node::Task(task)) => {
+                        match task_result(a.result.as_ref(), self.options.compensation_ttl_ms) {
+                            Ok(result) => self.complete_task(task, result, at),
+                            Err(bad) => self.tasks[task].push(TaskStatus::Failed, at, Some(bad)),
+                        }
+                    }
                     Some(&Node::Revert(task)) => {
                         self.tasks[task]
                             .end_revert(RevertOutcome::of_result(a.result.as_ref()), at);
@@ -397,7 +399,9 @@ impl View {
             Attributes::WorkflowExecutionSignaledEventAttributes(a)
                 if a.signal_name == LATE_RESULT_SIGNAL =>
             {
-                let Some((id, result)) = late_result(a.input.as_ref()) else {
+                let Some((id, result)) =
+                    late_result(a.input.as_ref(), self.options.compensation_ttl_ms)
+                else {
                     return;
                 };
                 let awaited = [

@@ -174,8 +174,6 @@ pub(in crate::machines) fn apply_buffered(state: &mut MutableState, attributes: 
     if let Some(id) = crate::draft::scheduled_event_id_of_close(attributes)
         && let Some(activity) = state.activities.get_mut(&id)
     {
-        activity.stage = Stage::Settled {
-            started: matches!(activity.stage, Stage::Started { .. }),
-        };
+        activity.stage = Stage::Settled;
     }
 }

@@ -3,6 +3,7 @@
 use orchestrion_proto::temporal::api::command::v1::ScheduleActivityTaskCommandAttributes;
 use orchestrion_proto::temporal::api::common::v1::RetryPolicy;
 use orchestrion_proto::temporal::api::enums::v1::{EventType, WorkflowTaskFailedCause};
+use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
     ActivityTaskCancelRequestedEventAttributes, ActivityTaskCanceledEventAttributes,
@@ -10,10 +11,11 @@ use orchestrion_proto::temporal::api::history::v1::{
 };
 use orchestrion_proto::temporal::api::sdk::v1::UserMetadata;
 
+use super::due::start_event;
 use crate::draft::Draft;
 use crate::machines::Context;
 use crate::machines::workflow_task::BadCommand;
-use crate::state::{MutableState, Stage};
+use crate::state::{Activity, MutableState, Stage};
 use crate::wire;
 
 const SECOND: i64 = 1_000_000_000;
@@ -243,15 +245,29 @@ pub(in crate::machines) fn request_cancel(
     );
     let idle = activity.is_none_or(|a| matches!(a.stage, Stage::Queued | Stage::Backoff { .. }));
     if idle {
+        let doubted = activity.and_then(|activity| doubted_start(scheduled_event_id, activity));
+        let started_event_id =
+            doubted.map_or(0, |(at, kind, start)| draft.event_at(at, kind, start));
         draft.event(
             EventType::ActivityTaskCanceled,
             Attributes::ActivityTaskCanceledEventAttributes(ActivityTaskCanceledEventAttributes {
                 latest_cancel_requested_event_id: requested,
                 scheduled_event_id,
+                started_event_id,
                 ..Default::default()
             }),
         );
         draft.closed_activities.insert(scheduled_event_id);
     }
     Ok(())
+}
+
+/// The late start before a cancellation, if the attempt before timed out: such an attempt may have done its work all the same. The
+/// start carries the time-out as its last failure; without it the activity would look like one that never ran.
+pub(super) fn doubted_start(id: i64, activity: &Activity) -> Option<(i64, EventType, Attributes)> {
+    let timed_out = matches!(
+        activity.last_failure.get()?.failure_info,
+        Some(FailureInfo::TimeoutFailureInfo(_))
+    );
+    timed_out.then(|| start_event(id, activity, ""))
 }

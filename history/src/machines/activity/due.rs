@@ -132,7 +132,7 @@ fn fire_one(draft: &mut Draft<'_>, context: &Context<'_>, id: i64, activity: &Ac
                 }
             }
         }
-        Stage::Queued | Stage::Backoff { .. } | Stage::Settled { .. } => {}
+        Stage::Queued | Stage::Backoff { .. } | Stage::Settled => {}
     }
 }
 

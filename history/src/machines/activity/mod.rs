@@ -64,7 +64,7 @@ fn find<'a>(
     let activity = state
         .activities
         .get(&id)
-        .filter(|activity| !matches!(activity.stage, Stage::Settled { .. }))
+        .filter(|activity| !matches!(activity.stage, Stage::Settled))
         .ok_or_else(|| {
             not_found(format!(
                 "the activity of event {id} is not pending; it may have closed"
@@ -122,7 +122,7 @@ pub(super) fn start(
                 request.attempt
             )));
         }
-        Stage::Backoff { .. } | Stage::Settled { .. } => {
+        Stage::Backoff { .. } | Stage::Settled => {
             return Err(not_found(format!(
                 "attempt {} of event {id} is not due",
                 request.attempt
@@ -300,24 +300,23 @@ pub(super) fn give_back(
             },
         ));
         if activity.cancel_requested_event_id != 0 {
-            cancel_idle(&mut draft, context, id, activity.cancel_requested_event_id);
+            cancel_idle(&mut draft, context, id, activity);
         }
     }
     Ok(draft.finish(Reply::Done))
 }
 
 /// An attempt that will not be handed out again, because its cancellation was asked for.
-fn cancel_idle(draft: &mut Draft<'_>, context: &Context<'_>, id: i64, requested: i64) {
+fn cancel_idle(draft: &mut Draft<'_>, context: &Context<'_>, id: i64, activity: &Activity) {
     let close =
         Attributes::ActivityTaskCanceledEventAttributes(ActivityTaskCanceledEventAttributes {
-            latest_cancel_requested_event_id: requested,
+            latest_cancel_requested_event_id: activity.cancel_requested_event_id,
             scheduled_event_id: id,
             ..Default::default()
         });
-    draft.happened_outside(
-        context,
-        vec![(context.now.0, EventType::ActivityTaskCanceled, close)],
-    );
+    let mut events: Vec<_> = command::doubted_start(id, activity).into_iter().collect();
+    events.push((context.now.0, EventType::ActivityTaskCanceled, close));
+    draft.happened_outside(context, events);
 }
 
 pub(super) fn mark_waiting(
