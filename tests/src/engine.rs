@@ -109,6 +109,11 @@ impl Engine {
         format!("http://127.0.0.1:{}", self.http_port)
     }
 
+    /// Where its gRPC API is.
+    pub fn grpc_address(&self) -> String {
+        format!("127.0.0.1:{}", self.grpc_port)
+    }
+
     /// A folder that lives as long as this engine's data.
     pub fn folder(&self) -> &Path {
         self.folder.path()

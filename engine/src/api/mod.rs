@@ -2,4 +2,6 @@
 //!
 //! Invariant: no wire decides anything about an execution; what it refuses, it refuses before the engine hears of it.
 
+pub mod access;
 pub mod orra;
+pub mod temporal;

@@ -80,6 +80,8 @@ pub struct Settings {
     pub compensation: CompensationSettings,
     /// The HTTP server.
     pub http: HttpSettings,
+    /// The gRPC server.
+    pub grpc: GrpcSettings,
     /// The sockets of services.
     pub sockets: SocketSettings,
     /// Deliveries of webhooks.
@@ -190,6 +192,31 @@ pub struct HttpSettings {
     pub submit_wait: Duration,
 }
 
+/// The gRPC server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GrpcSettings {
+    /// The certificate chain, PEM. With it and its key the server speaks TLS only.
+    pub tls_certificate: Option<PathBuf>,
+    /// The key of the certificate, PEM.
+    pub tls_key: Option<PathBuf>,
+    /// The authorities, PEM, one of which must have signed the certificate of every client.
+    pub tls_client_ca: Option<PathBuf>,
+    /// How long a client may take for its TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Between two pings of a connection on which nothing is heard.
+    pub keepalive_interval: Duration,
+    /// A connection whose ping stays unanswered for so long is closed.
+    pub keepalive_timeout: Duration,
+    /// Connections at once.
+    pub connections_max: u32,
+    /// Calls at once on one connection.
+    pub streams_max: u32,
+    /// The largest request that is read, decompressed.
+    pub message_bytes_max: u32,
+    /// Responses of more bytes are compressed for clients that take it.
+    pub compress_above_bytes: u32,
+}
+
 /// The sockets of services.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketSettings {
@@ -289,6 +316,18 @@ impl Default for Settings {
                 body_timeout: 180 * SECOND,
                 connections_max: 10_000,
                 submit_wait: 5 * MINUTE,
+            },
+            grpc: GrpcSettings {
+                tls_certificate: None,
+                tls_key: None,
+                tls_client_ca: None,
+                handshake_timeout: 10 * SECOND,
+                keepalive_interval: 30 * SECOND,
+                keepalive_timeout: 20 * SECOND,
+                connections_max: 10_000,
+                streams_max: 1_000,
+                message_bytes_max: 4 * 1024 * 1024,
+                compress_above_bytes: 16 * 1024,
             },
             sockets: SocketSettings {
                 window: 1,

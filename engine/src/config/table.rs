@@ -28,6 +28,7 @@ enum Field {
     Secret(fn(&mut Settings) -> &mut Option<Secret>),
     Switch(fn(&mut Settings) -> &mut bool),
     Path(fn(&mut Settings) -> &mut PathBuf),
+    OptionalPath(fn(&mut Settings) -> &mut Option<PathBuf>),
     Address(fn(&mut Settings) -> &mut SocketAddr),
     Port(fn(&mut Settings) -> &mut SocketAddr),
     LogLevel(fn(&mut Settings) -> &mut String),
@@ -57,7 +58,7 @@ impl Setting {
             Field::Text(_) | Field::Secret(_) => "a text".to_owned(),
             Field::Url(_) => "an absolute http or https url".to_owned(),
             Field::Switch(_) => "true or false".to_owned(),
-            Field::Path(_) => "a path".to_owned(),
+            Field::Path(_) | Field::OptionalPath(_) => "a path".to_owned(),
             Field::Address(_) => "an address and port such as 127.0.0.1:8005".to_owned(),
             Field::Port(_) => "a port from 0 to 65535".to_owned(),
             Field::LogLevel(_) => {
@@ -102,6 +103,7 @@ impl Setting {
                 }
             }
             Field::Path(field) => *field(settings) = PathBuf::from(text),
+            Field::OptionalPath(field) => *field(settings) = Some(PathBuf::from(text)),
             Field::Address(field) => *field(settings) = address(text)?,
             Field::Port(field) => field(settings).set_port(text.parse().ok()?),
             Field::LogLevel(field) => *field(settings) = log_level(text)?,
@@ -206,6 +208,17 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("http.connections_max", Field::Count(|s| &mut s.http.connections_max, 1, 1_000_000)),
     setting("http.submit_wait", Field::Duration(|s| &mut s.http.submit_wait)),
 
+    setting("grpc.tls_certificate", Field::OptionalPath(|s| &mut s.grpc.tls_certificate)),
+    setting("grpc.tls_key", Field::OptionalPath(|s| &mut s.grpc.tls_key)),
+    setting("grpc.tls_client_ca", Field::OptionalPath(|s| &mut s.grpc.tls_client_ca)),
+    setting("grpc.handshake_timeout", Field::Duration(|s| &mut s.grpc.handshake_timeout)),
+    setting("grpc.keepalive_interval", Field::Duration(|s| &mut s.grpc.keepalive_interval)),
+    setting("grpc.keepalive_timeout", Field::Duration(|s| &mut s.grpc.keepalive_timeout)),
+    setting("grpc.connections_max", Field::Count(|s| &mut s.grpc.connections_max, 1, 1_000_000)),
+    setting("grpc.streams_max", Field::Count(|s| &mut s.grpc.streams_max, 1, 1_000_000)),
+    setting("grpc.message_bytes_max", Field::Count(|s| &mut s.grpc.message_bytes_max, 64 * 1024, 1024 * 1024 * 1024)),
+    setting("grpc.compress_above_bytes", Field::Count(|s| &mut s.grpc.compress_above_bytes, 0, 1024 * 1024 * 1024)),
+
     setting("sockets.window", Field::Count(|s| &mut s.sockets.window, 1, 10_000)),
     setting("sockets.app_ping_interval", Field::Duration(|s| &mut s.sockets.app_ping_interval)),
     setting("sockets.ping_interval", Field::Duration(|s| &mut s.sockets.ping_interval)),
@@ -274,7 +287,7 @@ mod tests {
         for setting in SETTINGS {
             let takes_any_text = matches!(
                 setting.field,
-                Field::Text(_) | Field::Secret(_) | Field::Path(_)
+                Field::Text(_) | Field::Secret(_) | Field::Path(_) | Field::OptionalPath(_)
             );
             let result = setting.set(&mut Settings::default(), "=?=");
             assert_eq!(result.is_some(), takes_any_text, "{}", setting.name);

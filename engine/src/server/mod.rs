@@ -1,19 +1,20 @@
 //! The engine as a process: settings, store, engine, workers and listeners, put together and taken apart in order.
 //!
 //! ```text
-//!  start: settings -> logs -> listener -> store -> registry -> engine -> outbox, planner -> HTTP
-//!  stop:  SIGTERM or SIGINT -> no new work, sockets closed -> HTTP drained -> engine: last commits -> store
+//!  start: settings -> logs -> listeners -> store -> registry -> engine -> outbox, planner -> HTTP, gRPC
+//!  stop:  SIGTERM or SIGINT -> no new work, sockets closed -> HTTP, gRPC drained -> engine: last commits -> store
 //!         a second signal ends the process at once
 //! ```
 //!
 //! Invariant: a graceful stop cancels nothing; running work goes on at the next start.
 
+mod grpc;
 mod http;
 mod logging;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use orchestrion_history::store::{RocksStore, RocksStoreOptions, Store, StoreError};
@@ -21,6 +22,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
+use self::grpc::Grpc;
+use crate::api::access::Access;
 use crate::api::orra::{Admission, Api, ApiParts, OpenSockets, Pulse, router};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, Settings, Sources};
@@ -71,8 +74,10 @@ pub enum ServerError {
     )]
     NoAdminKey,
     /// The port is taken, or the address is not ours.
-    #[error("cannot listen on {address}: {source}; choose another with --http-addr")]
+    #[error("cannot listen on {address}: {source}; choose another with {flag}")]
     Listen {
+        /// Which flag says where.
+        flag: &'static str,
         /// Where.
         address: SocketAddr,
         /// Why.
@@ -110,13 +115,14 @@ pub async fn run(mode: Mode, args: ServeArgs) -> Result<(), ServerError> {
     let admission = admission(mode, &settings)?;
     logging::start(&settings.log);
     let mut signals = Signals::new()?;
-    let address = settings.http_addr;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| ServerError::Listen { address, source })?;
-    let address = listener.local_addr().unwrap_or(address);
-    let running = Running::start(settings, admission, listener).await?;
-    announce(mode, address, &running.settings.data_dir);
+    let doors = Doors {
+        http: listen("--http-addr", settings.http_addr).await?,
+        grpc: listen("--grpc-addr", settings.grpc_addr).await?,
+        access: access(mode, &settings),
+        admission,
+    };
+    let running = Running::start(settings, doors).await?;
+    announce(mode, &running);
     signals.first().await;
     tracing::info!("stopping: a second signal ends it at once");
     seams::spawn(async move {
@@ -126,6 +132,16 @@ pub async fn run(mode: Mode, args: ServeArgs) -> Result<(), ServerError> {
     running.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServerError::Listen {
+            flag,
+            address,
+            source,
+        })
 }
 
 fn flags(args: &ServeArgs) -> Vec<(&'static str, String)> {
@@ -174,18 +190,37 @@ fn admission(mode: Mode, settings: &Settings) -> Result<Admission, ServerError> 
     }
 }
 
-fn announce(mode: Mode, address: SocketAddr, data_dir: &Path) {
+/// On gRPC there is nothing to be done without a namespace, and those are their projects'.
+fn access(mode: Mode, settings: &Settings) -> Access {
+    match mode {
+        Mode::Dev => Access::Open,
+        Mode::Server => Access::Keys {
+            admin: settings
+                .admin_key
+                .as_ref()
+                .map(|key| KeyDigest::of(key.reveal())),
+        },
+    }
+}
+
+fn announce(mode: Mode, running: &Running) {
     let mode = match mode {
         Mode::Dev => "dev",
         Mode::Server => "server",
     };
-    let data_dir = data_dir.display();
+    let Running {
+        settings,
+        http_address: address,
+        grpc_address: grpc,
+        ..
+    } = running;
+    let data_dir = settings.data_dir.display();
     // Nobody may be reading standard output; the engine runs all the same.
     let _ = writeln!(
         std::io::stdout(),
-        "orchestrion {mode} listens on http://{address}, data in {data_dir}"
+        "orchestrion {mode} listens on http://{address} and, for gRPC, on {grpc}, data in {data_dir}"
     );
-    tracing::info!(mode, %address, %data_dir, version = env!("CARGO_PKG_VERSION"), "ready");
+    tracing::info!(mode, %address, %grpc, %data_dir, version = env!("CARGO_PKG_VERSION"), "ready");
 }
 
 /// A model where one is named, the built-in planner otherwise.
@@ -213,23 +248,32 @@ fn planner(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Planner, Server
     Ok(Planner::Llm(Box::new(planner)))
 }
 
+/// Where clients come in, and what they may do.
+struct Doors {
+    http: TcpListener,
+    grpc: TcpListener,
+    admission: Admission,
+    access: Access,
+}
+
 /// Everything that runs.
 struct Running {
     settings: Settings,
+    http_address: SocketAddr,
+    grpc_address: SocketAddr,
     disk: Arc<RocksStore>,
     engine: Engine,
     stop: watch::Sender<bool>,
     sockets: OpenSockets,
     http: tokio::task::JoinHandle<()>,
+    grpc: tokio::task::JoinHandle<()>,
     outbox: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
-    async fn start(
-        settings: Settings,
-        admission: Admission,
-        listener: TcpListener,
-    ) -> Result<Self, ServerError> {
+    async fn start(settings: Settings, doors: Doors) -> Result<Self, ServerError> {
+        let http_address = doors.http.local_addr().unwrap_or(settings.http_addr);
+        let grpc_address = doors.grpc.local_addr().unwrap_or(settings.grpc_addr);
         let folder = settings.data_dir.clone();
         let unusable = |source| ServerError::DataFolder {
             folder: folder.clone(),
@@ -294,25 +338,31 @@ impl Running {
             settings: settings.clone(),
             clock,
             ids,
-            admission,
+            admission: doors.admission,
             stop: stopped.clone(),
             sockets: sockets.clone(),
             metrics: logging::metrics(),
             pulse: Pulse::default(),
         });
+        let grpc = Grpc::new(&api, doors.access)?;
+        tracing::debug!(tls = grpc.speaks_tls(), "serving gRPC");
+        let grpc = seams::spawn(grpc.serve(doors.grpc, stopped.clone()));
         let http = seams::spawn(http::serve(
-            listener,
+            doors.http,
             router(api),
             settings.http.clone(),
             stopped,
         ));
         Ok(Self {
             settings,
+            http_address,
+            grpc_address,
             disk,
             engine,
             stop,
             sockets,
             http,
+            grpc,
             outbox,
         })
     }
@@ -326,7 +376,9 @@ impl Running {
             stop,
             sockets,
             http,
+            grpc,
             outbox,
+            ..
         } = self;
         // Whoever listens stops; when nobody does, everything has ended already.
         let _ = stop.send(true);
@@ -334,6 +386,7 @@ impl Running {
             sockets.all_closed().await;
             // A panic in a task was reported when it happened.
             let _ = http.await;
+            let _ = grpc.await;
             let _ = outbox.await;
         };
         if tokio::time::timeout(settings.shutdown_budget, drained)

@@ -136,7 +136,8 @@ pub fn admit(admission: &Admission, headers: &HeaderMap) -> Result<Who, ApiError
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The key of a request.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let mut parts = value.split(' ');
     match (parts.next(), parts.next(), parts.next()) {

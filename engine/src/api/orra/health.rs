@@ -30,19 +30,25 @@ pub struct Pulse(Mutex<Option<(Timestamp, Result<(), ApiError>)>>);
 
 /// 200 `{}` while the engine takes and commits work.
 pub async fn health(State(api): State<Api>) -> Result<Response, ApiError> {
+    check(&api)
+        .await
+        .map(|()| respond(StatusCode::OK, &json!({})))
+}
+
+/// Whether the engine takes and commits work.
+pub(crate) async fn check(api: &Api) -> Result<(), ApiError> {
     let mut last = api.pulse.0.lock().await;
     let fresh = last
         .as_ref()
         .filter(|(at, _)| api.clock.now().since(*at) < PROBE_INTERVAL);
-    let result = match fresh {
+    match fresh {
         Some((_, result)) => result.clone(),
         None => {
-            let result = probe(&api).await;
+            let result = probe(api).await;
             *last = Some((api.clock.now(), result.clone()));
             result
         }
-    };
-    result.map(|()| respond(StatusCode::OK, &json!({})))
+    }
 }
 
 async fn probe(api: &Api) -> Result<(), ApiError> {

@@ -16,11 +16,11 @@
 //! Invariant: every body is `application/json` and ends with a newline, errors included; only 404 and 405 of the router are not.
 
 mod api_keys;
-mod auth;
+pub(crate) mod auth;
 mod body;
 mod compensations;
 pub mod error;
-mod health;
+pub(crate) mod health;
 pub mod json;
 mod listing;
 mod projects;

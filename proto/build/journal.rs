@@ -1,23 +1,20 @@
-//! Compiles `orchestrion/v1/*.proto`. Imports of `temporal/api/...` are answered from the descriptor
-//! set that `temporalio-protos` compiled, so no Temporal .proto file enters this repository and
-//! no protoc is needed.
+//! What is persisted: `journal.proto` and `records.proto`. Their imports of `temporal/api/...` are answered from the descriptor
+//! set of `temporalio-protos`.
 
 use std::path::PathBuf;
-use std::{env, fs};
 
 use protox::file::{
     ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver,
 };
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    println!("cargo:rerun-if-changed=orchestrion");
-    let path = env::var("DEP_TEMPORALIO_PROTOS_DESCRIPTOR_PATH")
-        .map_err(|_| "temporalio-protos gave no descriptor path: its `links` contract changed")?;
-    let temporal = DescriptorSetFileResolver::decode(fs::read(path)?.as_slice())?;
+use crate::{Result, out_dir, temporal_descriptors};
 
+pub fn generate() -> Result<()> {
     let mut resolver = ChainFileResolver::new();
     resolver.add(IncludeFileResolver::new(PathBuf::from(".")));
-    resolver.add(temporal);
+    resolver.add(DescriptorSetFileResolver::decode(
+        temporal_descriptors()?.as_slice(),
+    )?);
     resolver.add(GoogleFileResolver::new());
     let mut compiler = protox::Compiler::with_file_resolver(resolver);
     compiler.include_imports(true).include_source_info(true);
@@ -26,6 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // `extern_path` makes Temporal's messages references: none is generated a second time.
     prost_build::Config::new()
+        .out_dir(out_dir("journal")?)
         .extern_path(".temporal.api", "::temporalio_protos::temporal::api")
         .extern_path(".google.protobuf.Timestamp", "::prost_wkt_types::Timestamp")
         .extern_path(".google.protobuf.Duration", "::prost_wkt_types::Duration")

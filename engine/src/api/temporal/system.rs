@@ -1,0 +1,166 @@
+//! What clients ask before anything else: what this server can do, and whether their namespace is there.
+//!
+//! Invariant: a capability is true only where its calls are served.
+
+use orchestrion_history::ids::{Namespace, RunId};
+use orchestrion_proto::google::rpc;
+use orchestrion_proto::prost::Message as _;
+use orchestrion_proto::prost_wkt_types::{Any, Duration};
+use orchestrion_proto::temporal::api::enums::v1::NamespaceState;
+use orchestrion_proto::temporal::api::errordetails::v1::NamespaceNotFoundFailure;
+use orchestrion_proto::temporal::api::namespace::v1::{
+    NamespaceConfig, NamespaceInfo, namespace_info,
+};
+use orchestrion_proto::temporal::api::replication::v1::{
+    ClusterReplicationConfig, NamespaceReplicationConfig,
+};
+use orchestrion_proto::temporal::api::workflowservice::v1::{
+    DescribeNamespaceResponse, GetClusterInfoResponse, GetSystemInfoResponse,
+    get_system_info_response,
+};
+use tonic::{Code, Status};
+
+use crate::api::access::{Closed, DEFAULT_NAMESPACE};
+use crate::api::orra::Api;
+use crate::engine::EngineOptions;
+use crate::registry::ids::digest;
+
+/// The version of Temporal's server whose behaviour clients find here; some choose by it.
+pub const SERVER_VERSION: &str = "1.30.0";
+/// What clients are shown as the only cluster.
+pub const CLUSTER_NAME: &str = "active";
+/// The largest payload; the SDKs refuse larger ones themselves.
+pub const BLOB_BYTES_MAX: i64 = 2 * 1024 * 1024;
+/// The largest memo.
+pub const MEMO_BYTES_MAX: i64 = 2 * 1024 * 1024;
+
+pub fn system_info() -> GetSystemInfoResponse {
+    GetSystemInfoResponse {
+        server_version: SERVER_VERSION.to_owned(),
+        capabilities: Some(get_system_info_response::Capabilities {
+            signal_and_query_header: true,
+            internal_error_differentiation: true,
+            activity_failure_include_heartbeat: true,
+            encoded_failure_attributes: true,
+            upsert_memo: true,
+            sdk_metadata: true,
+            ..Default::default()
+        }),
+    }
+}
+
+pub fn cluster_info(api: &Api) -> GetClusterInfoResponse {
+    let folder = api.settings.data_dir.display().to_string();
+    let clients = [
+        ("temporal-cli", "<2.0.0"),
+        ("temporal-go", "<2.0.0"),
+        ("temporal-java", "<2.0.0"),
+        ("temporal-php", "<3.0.0"),
+        ("temporal-server", "<2.0.0"),
+        ("temporal-typescript", "<2.0.0"),
+        ("temporal-ui", "<3.0.0"),
+    ];
+    GetClusterInfoResponse {
+        supported_clients: clients
+            .map(|(name, versions)| (name.to_owned(), versions.to_owned()))
+            .into(),
+        server_version: SERVER_VERSION.to_owned(),
+        cluster_id: id_of("cluster", &folder),
+        cluster_name: CLUSTER_NAME.to_owned(),
+        history_shard_count: EngineOptions::default().shards.into(),
+        persistence_store: "rocksdb".to_owned(),
+        visibility_store: "rocksdb".to_owned(),
+        initial_failover_version: 1,
+        failover_version_increment: 10,
+        ..Default::default()
+    }
+}
+
+pub fn describe(api: &Api, namespace: &Namespace) -> DescribeNamespaceResponse {
+    let name = namespace.to_string();
+    let description = api
+        .registrar
+        .registry()
+        .project(namespace)
+        .map(|project| project.name.clone())
+        .unwrap_or_default();
+    let retention = api.settings.retention.closed_runs;
+    DescribeNamespaceResponse {
+        namespace_info: Some(NamespaceInfo {
+            id: namespace_id(&name),
+            name,
+            state: NamespaceState::Registered.into(),
+            description,
+            capabilities: Some(namespace_info::Capabilities::default()),
+            limits: Some(namespace_info::Limits {
+                blob_size_limit_error: BLOB_BYTES_MAX,
+                memo_size_limit_error: MEMO_BYTES_MAX,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        config: Some(NamespaceConfig {
+            workflow_execution_retention_ttl: Some(Duration {
+                seconds: i64::try_from(retention.as_secs()).unwrap_or(i64::MAX),
+                nanos: i32::try_from(retention.subsec_nanos()).unwrap_or_default(),
+            }),
+            ..Default::default()
+        }),
+        replication_config: Some(NamespaceReplicationConfig {
+            active_cluster_name: CLUSTER_NAME.to_owned(),
+            clusters: vec![ClusterReplicationConfig {
+                cluster_name: CLUSTER_NAME.to_owned(),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// The name of the namespace with this id.
+pub fn name_of_id(api: &Api, id: &str) -> Option<String> {
+    if namespace_id(DEFAULT_NAMESPACE) == id {
+        return Some(DEFAULT_NAMESPACE.to_owned());
+    }
+    let projects = api.registrar.registry().projects();
+    let project = projects
+        .iter()
+        .find(|project| namespace_id(&project.id) == id);
+    project.map(|project| project.id.clone())
+}
+
+/// NOT_FOUND as the SDKs read it: for them it is final.
+pub fn namespace_not_found(name: &str, why: &Closed) -> Status {
+    let details = NamespaceNotFoundFailure {
+        namespace: name.to_owned(),
+    };
+    let status = rpc::Status {
+        code: Code::NotFound as i32,
+        message: why.to_string(),
+        details: vec![Any {
+            type_url: "type.googleapis.com/temporal.api.errordetails.v1.NamespaceNotFoundFailure"
+                .to_owned(),
+            value: details.encode_to_vec(),
+        }],
+    };
+    Status::with_details(
+        Code::NotFound,
+        why.to_string(),
+        status.encode_to_vec().into(),
+    )
+}
+
+fn namespace_id(name: &str) -> String {
+    id_of("namespace", name)
+}
+
+/// A UUID that is a function of the name.
+fn id_of(domain: &str, name: &str) -> String {
+    let mut bytes = [0u8; 16];
+    bytes.copy_from_slice(&digest(domain, &[name.as_bytes()])[..16]);
+    // Version 8 of RFC 9562: its bits are the maker's own.
+    bytes[6] = bytes[6] & 0x0f | 0x80;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    RunId(bytes).to_string()
+}
