@@ -11,6 +11,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod housekeeping;
 pub mod orchestration;
 pub mod outbox;
 pub mod plan;

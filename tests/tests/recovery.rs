@@ -70,6 +70,7 @@ fn start(id: &str) -> StartWorkflow {
         depends_on: Vec::new(),
     };
     let submission = Submission {
+        webhook: None,
         action: Action {
             kind: String::new(),
             content: "do it".to_owned(),

@@ -260,6 +260,10 @@ pub struct OutboxSettings {
     pub in_flight: u32,
     /// Between two sweeps of settled deliveries.
     pub sweep_interval: Duration,
+    /// Whether deliveries may go to addresses that are not public: this machine, the local network. `dev` allows it always.
+    pub allow_private: bool,
+    /// Whether deliveries to public names go through the proxy of the environment, which then has to guard what it connects to.
+    pub through_proxy: bool,
 }
 
 /// How long things are kept.
@@ -269,6 +273,12 @@ pub struct RetentionSettings {
     pub closed_runs: Duration,
     /// Settled deliveries.
     pub deliveries: Duration,
+    /// Administrative acts.
+    pub acts: Duration,
+    /// Compensation failures that were resolved or ignored.
+    pub compensation_records: Duration,
+    /// Between two notes of which API keys were used.
+    pub key_use_interval: Duration,
     /// Between two sweeps of closed runs.
     pub sweep_interval: Duration,
 }
@@ -349,10 +359,15 @@ impl Default for Settings {
                 in_flight_per_host: 4,
                 in_flight: 64,
                 sweep_interval: HOUR,
+                allow_private: false,
+                through_proxy: false,
             },
             retention: RetentionSettings {
                 closed_runs: 7 * DAY,
                 deliveries: 7 * DAY,
+                acts: 400 * DAY,
+                compensation_records: 90 * DAY,
+                key_use_interval: MINUTE,
                 sweep_interval: 10 * MINUTE,
             },
             shutdown_budget: 15 * SECOND,

@@ -237,9 +237,14 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("outbox.in_flight_per_host", Field::Count(|s| &mut s.outbox.in_flight_per_host, 1, 1_000)),
     setting("outbox.in_flight", Field::Count(|s| &mut s.outbox.in_flight, 1, 10_000)),
     setting("outbox.sweep_interval", Field::Duration(|s| &mut s.outbox.sweep_interval)),
+    setting("outbox.allow_private", Field::Switch(|s| &mut s.outbox.allow_private)),
+    setting("outbox.through_proxy", Field::Switch(|s| &mut s.outbox.through_proxy)),
 
     setting("retention.closed_runs", Field::Duration(|s| &mut s.retention.closed_runs)),
     setting("retention.deliveries", Field::Duration(|s| &mut s.retention.deliveries)),
+    setting("retention.acts", Field::Duration(|s| &mut s.retention.acts)),
+    setting("retention.compensation_records", Field::Duration(|s| &mut s.retention.compensation_records)),
+    setting("retention.key_use_interval", Field::Duration(|s| &mut s.retention.key_use_interval)),
     setting("retention.sweep_interval", Field::Duration(|s| &mut s.retention.sweep_interval)),
 ];
 

@@ -35,6 +35,8 @@ pub struct StatusChange {
     pub error: Option<Value>,
     /// The payload of an abort.
     pub abort_reason: Option<Value>,
+    /// Where the submission itself wants to be told, beside the project's webhooks.
+    pub webhook: Option<String>,
 }
 
 /// How an orchestration ended for its callers.
@@ -79,7 +81,14 @@ impl StatusChange {
             results: vec![Value::Null],
             error: None,
             abort_reason: None,
+            webhook: None,
         }
+    }
+
+    /// For tests of what becomes of one.
+    #[cfg(test)]
+    pub(crate) fn of(orchestration_id: &str, status: FinalStatus, at: Timestamp) -> Self {
+        Self::new(orchestration_id, status, at)
     }
 
     /// The JSON a webhook is sent.

@@ -394,6 +394,7 @@ mod tests {
 
     fn dispatch() -> Dispatch {
         let submission = Submission {
+            webhook: None,
             action: Action {
                 content: "bake bread".to_owned(),
                 ..Default::default()

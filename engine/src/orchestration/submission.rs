@@ -27,6 +27,9 @@ pub struct Submission {
     /// How patient to be.
     #[serde(default, deserialize_with = "null_is_default")]
     pub options: Options,
+    /// A URL that is told of the end, beside the project's webhooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<String>,
 }
 
 /// What is wanted, in plain language.

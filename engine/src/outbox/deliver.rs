@@ -1,14 +1,15 @@
 //! One try of one delivery: a POST, and what its answer means.
 //!
+//! Invariant: unless the settings allow it, nothing is connected to that is not public (`guard.rs`).
 //! Invariant: no redirect is followed, no answer's body is read, and neither a secret nor a URL's credentials reach an error.
-
-use std::time::Duration;
 
 use axum::http::header;
 use orchestrion_proto::v1::WebhookDelivery;
 use reqwest::{Client, Url, redirect};
 
-use super::sign::signature;
+use super::guard::{self, PublicOnly};
+use super::sign::signatures;
+use crate::config::OutboxSettings;
 use crate::registry::ids::WebhookSecret;
 
 /// As orra's engine calls itself.
@@ -27,32 +28,67 @@ pub(super) struct Sender {
     outside: Client,
     /// To this machine: never through a proxy.
     local: Client,
+    /// Whether addresses that are not public are refused.
+    guarded: bool,
+}
+
+/// What came of a try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// The HTTP status; 0 when there was no answer.
+    pub status: u16,
+    /// Why it counts as not delivered, if it does.
+    pub error: Option<String>,
+}
+
+impl Answer {
+    pub(super) fn none(error: String) -> Self {
+        Self {
+            status: 0,
+            error: Some(error),
+        }
+    }
 }
 
 impl Sender {
-    pub(super) fn new(timeout: Duration) -> Result<Self, reqwest::Error> {
+    pub(super) fn new(settings: &OutboxSettings) -> Result<Self, reqwest::Error> {
         let builder = || {
             Client::builder()
-                .timeout(timeout)
+                .timeout(settings.delivery_timeout)
                 .redirect(redirect::Policy::none())
                 .user_agent(USER_AGENT)
         };
+        let guarded = !settings.allow_private;
+        let outside = match (guarded, settings.through_proxy) {
+            (false, _) => builder(),
+            // The proxy connects, and it is the proxy that resolves names: it has to guard.
+            (true, true) => builder(),
+            (true, false) => builder().no_proxy().dns_resolver(PublicOnly::shared()),
+        };
         Ok(Self {
-            outside: builder().build()?,
+            outside: outside.build()?,
             local: builder().no_proxy().build()?,
+            guarded,
         })
     }
 
-    /// Tries once. The error says why it counts as not delivered.
-    pub(super) async fn post(
+    /// Tries once.
+    pub(super) async fn post<'a>(
         &self,
         delivery: &WebhookDelivery,
         event_id: &str,
-        secret: &WebhookSecret,
+        secrets: impl Iterator<Item = &'a WebhookSecret>,
         unix_seconds: i64,
-    ) -> Result<(), String> {
-        let url = Url::parse(&delivery.url)
-            .map_err(|e| format!("the webhook's url does not parse: {e}"))?;
+    ) -> Answer {
+        let url = match Url::parse(&delivery.url) {
+            Ok(url) => url,
+            Err(e) => return Answer::none(format!("the webhook's url does not parse: {e}")),
+        };
+        if self.guarded
+            && let Some(reason) = guard::refusal(&url)
+        {
+            return Answer::none(reason);
+        }
         let client = if is_local(&url) {
             &self.local
         } else {
@@ -66,17 +102,22 @@ impl Sender {
             .header(TIMESTAMP_HEADER, unix_seconds)
             .header(
                 SIGNATURE_HEADER,
-                signature(secret, event_id, unix_seconds, &delivery.body_json),
+                signatures(secrets, event_id, unix_seconds, &delivery.body_json),
             )
             .body(delivery.body_json.clone())
             .send()
-            .await
-            .map_err(|error| bounded(&with_causes(&error.without_url())))?;
-        let status = answer.status();
-        if status.is_success() {
-            Ok(())
-        } else {
-            Err(format!("the webhook answered {status}"))
+            .await;
+        match answer {
+            Err(error) => Answer::none(bounded(&with_causes(&error.without_url()))),
+            Ok(answer) => {
+                let status = answer.status();
+                let error =
+                    (!status.is_success()).then(|| format!("the webhook answered {status}"));
+                Answer {
+                    status: status.as_u16(),
+                    error,
+                }
+            }
         }
     }
 }

@@ -6,10 +6,21 @@
 //!                                                                     outcome, next try <--'  (committed)
 //! ```
 //!
+//! | what                                 | file          |
+//! |--------------------------------------|---------------|
+//! | one try                              | `deliver.rs`  |
+//! | where a try may go                   | `guard.rs`    |
+//! | what came of the last tries          | `log.rs`      |
+//! | what is tried when                   | `schedule.rs` |
+//! | signatures                           | `sign.rs`     |
+//! | the loop                             | `worker.rs`   |
+//!
 //! Invariant: an entry is committed with what it tells of, and tried until it is delivered or its time is over.
 //! Invariant: each webhook has its own entry; the event id they are sent is the same.
 
 mod deliver;
+pub mod guard;
+pub mod log;
 mod schedule;
 mod sign;
 #[cfg(test)]
@@ -23,7 +34,7 @@ use orchestrion_proto::prost::Message;
 use orchestrion_proto::v1::{OutboxEntry, WebhookDelivery, outbox_entry};
 use tokio::sync::mpsc;
 
-pub use self::sign::signature;
+pub use self::sign::{is_signed_by, signature, signatures};
 pub use self::worker::Worker;
 use crate::engine::Surroundings;
 use crate::orchestration::Effect;
@@ -117,16 +128,21 @@ pub fn entries_for(
         Effect::StatusChanged(_) => Topic::Orchestration,
         Effect::CompensationFailed(_) => Topic::CompensationFailure,
     };
-    let webhooks = registry.webhooks(namespace, topic);
-    if webhooks.is_empty() {
+    let mut receivers: Vec<(String, String)> = registry
+        .webhooks(namespace, topic)
+        .iter()
+        .map(|webhook| (webhook.id.clone(), webhook.url.clone()))
+        .collect();
+    receivers.extend(own_receiver(registry, namespace, effect, &receivers));
+    if receivers.is_empty() {
         return Vec::new();
     }
     let event = Event::of(namespace, effect);
-    let entry = |webhook: &crate::registry::Webhook| OutboxEntry {
+    let entry = |webhook_id: &str, url: &str| OutboxEntry {
         event_id: event.event_id.clone(),
         kind: Some(outbox_entry::Kind::Webhook(WebhookDelivery {
-            webhook_id: webhook.id.clone(),
-            url: webhook.url.clone(),
+            webhook_id: webhook_id.to_owned(),
+            url: url.to_owned(),
             event_type: event.event_type.to_owned(),
             body_json: event.body.clone(),
         })),
@@ -134,15 +150,28 @@ pub fn entries_for(
         next_attempt_at: event.at.0,
         ..Default::default()
     };
-    webhooks
+    receivers
         .iter()
-        .map(|webhook| {
-            (
-                key_of(namespace, &event.event_id, &webhook.id),
-                entry(webhook),
-            )
-        })
+        .map(|(id, url)| (key_of(namespace, &event.event_id, id), entry(id, url)))
         .collect()
+}
+
+/// The URL that the submission itself named, and the webhook record that signs for it. One that is told anyway is not told twice.
+fn own_receiver(
+    registry: &Registry,
+    namespace: &Namespace,
+    effect: &Effect,
+    told: &[(String, String)],
+) -> Option<(String, String)> {
+    let Effect::StatusChanged(change) = effect else {
+        return None;
+    };
+    let url = change.webhook.as_ref()?;
+    if told.iter().any(|(_, known)| known == url) {
+        return None;
+    }
+    let signer = registry.webhooks(namespace, Topic::Submission);
+    Some((signer.first()?.id.clone(), url.clone()))
 }
 
 fn key_of(namespace: &Namespace, event_id: &str, webhook_id: &str) -> Key {

@@ -29,6 +29,7 @@ type Tries = Arc<Mutex<Vec<(HeaderMap, String)>>>;
 struct Stage {
     handle: Handle,
     registry: Registry,
+    registrar: Registrar,
     namespace: Namespace,
     clock: Arc<dyn Clock>,
     tries: Tries,
@@ -67,6 +68,7 @@ impl Stage {
         Self {
             handle,
             registry,
+            registrar,
             namespace,
             clock,
             tries,
@@ -161,6 +163,7 @@ fn quick() -> OutboxSettings {
     OutboxSettings {
         backoff_initial: wait,
         backoff_max: wait,
+        allow_private: true,
         ..Settings::default().outbox
     }
 }
@@ -253,4 +256,141 @@ async fn a_delivery_is_given_up_when_its_time_is_over_and_swept_later() {
         seams::sleep(WAIT).await;
     }
     panic!("the settled entry is still there");
+}
+
+#[tokio::test]
+async fn every_try_is_in_the_log_of_its_webhook() {
+    let stage = Stage::set(2).await;
+    let (_stop, stopped) = watch::channel(false);
+    let (notifier, _) = stage.work(quick(), stopped);
+    let key = stage.commit().await;
+    notifier.committed(vec![key.clone()]);
+    let entry = stage.settled(&key).await;
+    let webhook = stage
+        .registry
+        .webhooks(&stage.namespace, Topic::CompensationFailure)
+        .remove(0);
+    let store = stage.handle.store();
+    let tries = log::newest_first(&**store, &stage.namespace, &webhook.id).unwrap();
+    let told: Vec<_> = tries
+        .iter()
+        .map(|tried| (tried.attempt, tried.status, tried.error.as_str()))
+        .collect();
+    let refused = "the webhook answered 503 Service Unavailable";
+    assert_eq!(told, [(3, 200, ""), (2, 503, refused), (1, 503, refused)]);
+    assert!(tries.iter().all(|tried| tried.event_id == entry.event_id));
+    assert!(
+        tries
+            .iter()
+            .all(|tried| tried.duration_ns >= 0 && tried.at > 0)
+    );
+}
+
+#[tokio::test]
+async fn a_guarded_server_connects_to_nothing_that_is_not_public() {
+    let stage = Stage::set(0).await;
+    let (_stop, stopped) = watch::channel(false);
+    let settings = OutboxSettings {
+        allow_private: false,
+        give_up_after: Duration::from_millis(1),
+        ..quick()
+    };
+    let (notifier, _) = stage.work(settings, stopped);
+    let key = stage.commit().await;
+    notifier.committed(vec![key.clone()]);
+    let entry = stage.settled(&key).await;
+    assert_eq!(entry.outcome(), Outcome::GivenUp);
+    assert!(
+        entry.last_error.contains("not a public address"),
+        "{}",
+        entry.last_error
+    );
+    assert!(stage.tries.lock().unwrap().is_empty(), "nothing was sent");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let stage = Stage::set(0).await;
+    let inner = format!("{}?moved", receiver(stage.tries.clone(), 0).await);
+    let moved = move || std::future::ready(axum::response::Redirect::temporary(&inner));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    seams::spawn(
+        async move { axum::serve(listener, Router::new().route("/hook", post(moved))).await },
+    );
+    let sender = deliver::Sender::new(&quick()).unwrap();
+    let delivery = WebhookDelivery {
+        url,
+        body_json: "{}".into(),
+        event_type: "orchestration.completed".into(),
+        ..Default::default()
+    };
+    let answer = sender.post(&delivery, "e_1", std::iter::empty(), 1).await;
+    assert_eq!(answer.status, 307);
+    assert!(answer.error.is_some());
+    assert!(stage.tries.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_waits_for_a_webhook_that_is_gone_is_given_up() {
+    let stage = Stage::set(usize::MAX).await;
+    let key = stage.commit().await;
+    let webhook = stage
+        .registry
+        .webhooks(&stage.namespace, Topic::CompensationFailure)
+        .remove(0);
+    stage
+        .registrar
+        .remove_webhook(&stage.namespace, &webhook.id, &crate::acts::Actor::ENGINE)
+        .await
+        .unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    let (_notifier, _worker) = stage.work(quick(), stopped);
+    let entry = stage.settled(&key).await;
+    assert_eq!((entry.outcome(), entry.attempts), (Outcome::GivenUp, 1));
+    assert!(stage.tries.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_submissions_own_url_is_told_once() {
+    let stage = Stage::set(0).await;
+    let change = |url: &str| {
+        let status = crate::orchestration::effect::FinalStatus::Completed;
+        let at = stage.clock.now();
+        let mut change = crate::orchestration::StatusChange::of("o_1", status, at);
+        change.webhook = Some(url.to_owned());
+        Effect::StatusChanged(change)
+    };
+    let own = change("http://own.example/hook");
+    assert_eq!(
+        entries_for(&stage.registry, &stage.namespace, &own).len(),
+        0,
+        "nothing signs for it yet"
+    );
+    let engine = crate::acts::Actor::ENGINE;
+    let signer = stage
+        .registrar
+        .submission_signer(&stage.namespace, &engine)
+        .await
+        .unwrap();
+    let known = WebhookUrl::parse("http://known.example/hook").unwrap();
+    stage
+        .registrar
+        .add_webhook(&stage.namespace, Topic::Orchestration, known, &engine)
+        .await
+        .unwrap();
+    let told = |effect: &Effect| -> Vec<(String, String)> {
+        let entries = entries_for(&stage.registry, &stage.namespace, effect);
+        let deliveries = entries
+            .into_iter()
+            .filter_map(|(_, entry)| match entry.kind {
+                Some(Kind::Webhook(delivery)) => Some((delivery.webhook_id, delivery.url)),
+                None => None,
+            });
+        deliveries.collect()
+    };
+    let both = told(&own);
+    assert_eq!(both.len(), 2);
+    assert_eq!(both[1], (signer, "http://own.example/hook".to_owned()));
+    assert_eq!(told(&change("http://known.example/hook")).len(), 1);
 }

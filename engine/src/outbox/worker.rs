@@ -12,11 +12,12 @@ use orchestrion_history::ids::{ShardId, Timestamp};
 use orchestrion_history::store::{Key, KeyRange, Op, StoreError};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::v1::outbox_entry::{Kind, Outcome};
-use orchestrion_proto::v1::{OutboxEntry, WebhookDelivery};
+use orchestrion_proto::v1::{DeliveryTry, OutboxEntry, WebhookDelivery};
 use tokio::sync::watch;
 
 use super::Committed;
-use super::deliver::{Sender, host_of};
+use super::deliver::{Answer, Sender, host_of};
+use super::log::DeliveryLog;
 use super::schedule::{SCHEDULED_MAX, Schedule};
 use crate::config::OutboxSettings;
 use crate::engine::handle::{CallError, Handle};
@@ -36,6 +37,7 @@ pub struct Worker {
     handle: Handle,
     registry: Registry,
     sender: Sender,
+    log: Arc<DeliveryLog>,
     settings: OutboxSettings,
     /// How long settled entries are kept.
     retention: Duration,
@@ -60,11 +62,12 @@ impl Worker {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn Chance>,
     ) -> Result<Self, reqwest::Error> {
-        let sender = Sender::new(settings.delivery_timeout)?;
+        let sender = Sender::new(&settings)?;
         Ok(Self {
             handle,
             registry,
             sender,
+            log: Arc::default(),
             settings,
             retention,
             clock,
@@ -199,29 +202,42 @@ impl Worker {
                 again: None,
             };
         };
-        let result = self.post(&key, &entry.event_id, &delivery).await;
+        let began = self.clock.now();
+        let answer = self.post(&key, &entry.event_id, &delivery).await;
         let now = self.clock.now();
-        let again = self.note(&mut entry, result, now);
-        self.commit(&key, &entry).await;
+        // Who took the webhook away does not want to be told any more.
+        let wanted = answer.is_some();
+        let answer = answer
+            .unwrap_or_else(|| Answer::none("the webhook is not registered any more".to_owned()));
+        let tried = DeliveryTry {
+            webhook_id: delivery.webhook_id.clone(),
+            event_id: entry.event_id.clone(),
+            event_type: delivery.event_type.clone(),
+            at: began.0,
+            attempt: entry.attempts + 1,
+            duration_ns: now.0.saturating_sub(began.0),
+            status: answer.status.into(),
+            error: answer.error.clone().unwrap_or_default(),
+            sequence: 0,
+        };
+        let again = self.note(&mut entry, answer.error.map_or(Ok(()), Err), wanted, now);
+        self.commit(&key, &entry, tried).await;
         Tried { key, host, again }
     }
 
-    async fn post(
-        &self,
-        key: &Key,
-        event_id: &str,
-        delivery: &WebhookDelivery,
-    ) -> Result<(), String> {
+    /// `None` when there is nobody to be told any more.
+    async fn post(&self, key: &Key, event_id: &str, delivery: &WebhookDelivery) -> Option<Answer> {
         let Key::Outbox { namespace, .. } = key else {
-            return Err("not an outbox entry".to_owned());
+            return Some(Answer::none("not an outbox entry".to_owned()));
         };
-        let Some(webhook) = self.registry.webhook(namespace, &delivery.webhook_id) else {
-            return Err("the webhook is not registered any more".to_owned());
-        };
-        let seconds = self.clock.now().as_millis().div_euclid(1_000);
-        self.sender
-            .post(delivery, event_id, &webhook.secret, seconds)
-            .await
+        let webhook = self.registry.webhook(namespace, &delivery.webhook_id)?;
+        let now = self.clock.now();
+        let seconds = now.as_millis().div_euclid(1_000);
+        let answer = self
+            .sender
+            .post(delivery, event_id, webhook.secrets_at(now), seconds)
+            .await;
+        Some(answer)
     }
 
     /// Writes a try's outcome into its entry. Answers when the next try is due, if there is to be one.
@@ -229,6 +245,7 @@ impl Worker {
         &self,
         entry: &mut OutboxEntry,
         result: Result<(), String>,
+        wanted: bool,
         now: Timestamp,
     ) -> Option<Timestamp> {
         entry.attempts += 1;
@@ -251,7 +268,8 @@ impl Worker {
             }
             Err(error) => {
                 let due = now.plus(self.wait_after(entry.attempts));
-                let over = due.since(Timestamp(entry.created_at)) > self.settings.give_up_after;
+                let over =
+                    !wanted || due.since(Timestamp(entry.created_at)) > self.settings.give_up_after;
                 let webhook = delivery_of(entry);
                 if over {
                     tracing::error!(event = %entry.event_id, %webhook, attempts = entry.attempts, %error, "a delivery is given up");
@@ -279,14 +297,18 @@ impl Worker {
     }
 
     /// Commits an entry, however long the engine takes to accept it; only its stop ends the tries.
-    async fn commit(&self, key: &Key, entry: &OutboxEntry) {
-        let value = Bytes::from(entry.encode_to_vec());
+    async fn commit(&self, key: &Key, entry: &OutboxEntry, tried: DeliveryTry) {
+        let mut ops = vec![Op::Put(key.clone(), Bytes::from(entry.encode_to_vec()))];
+        if let Key::Outbox { namespace, .. } = key {
+            match self.log.note(&**self.handle.store(), namespace, tried) {
+                Ok(op) => ops.push(op),
+                Err(error) => {
+                    tracing::error!(%error, "a try is not in the log of its webhook")
+                }
+            }
+        }
         loop {
-            match self
-                .handle
-                .put(vec![Op::Put(key.clone(), value.clone())])
-                .await
-            {
+            match self.handle.put(ops.clone()).await {
                 Ok(()) | Err(CallError::ShuttingDown) => return,
                 Err(error) => {
                     tracing::warn!(%key, %error, "the outcome of a delivery could not be committed: trying again");

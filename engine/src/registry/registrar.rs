@@ -40,6 +40,9 @@ pub enum RegistryError {
     /// The project could not be reached any more.
     #[error("{0} is the last key of its project: make another one first")]
     LastKey(String),
+    /// It signs for submissions under way.
+    #[error("{0} signs for the urls that submissions name: it stays, rotate its secret instead")]
+    Signer(String),
     /// Somebody still needs the service.
     #[error(
         "service {id} is in use ({sessions} connected, {waiting} tasks wait for it): stop it first, or say force=true to delete it all the same"

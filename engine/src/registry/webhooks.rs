@@ -120,6 +120,9 @@ impl Registrar {
     ) -> Result<(), RegistryError> {
         let turn = self.take_turn().await;
         let webhook = self.known_webhook(namespace, id)?;
+        if webhook.topic == Topic::Submission {
+            return Err(RegistryError::Signer(id.to_owned()));
+        }
         let record = Record::WebhookRemoved {
             namespace: namespace.clone(),
             id: id.to_owned(),

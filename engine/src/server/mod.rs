@@ -28,6 +28,7 @@ use crate::api::orra::{Admission, Api, ApiParts, OpenSockets, Pulse, router};
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, Settings, Sources};
 use crate::engine::{Engine, EngineOptions};
+use crate::housekeeping;
 use crate::orchestration::planning;
 use crate::outbox::{Notifier, Outbox, Worker};
 use crate::planner::Planner;
@@ -111,7 +112,9 @@ pub enum ServerError {
 
 /// Runs the engine until it is told to stop.
 pub async fn run(mode: Mode, args: ServeArgs) -> Result<(), ServerError> {
-    let settings = Settings::load(&Sources::of_process(args.config.as_deref(), flags(&args))?)?;
+    let mut settings = Settings::load(&Sources::of_process(args.config.as_deref(), flags(&args))?)?;
+    // Who runs `dev` is who reaches it: its webhooks are on this machine.
+    settings.outbox.allow_private |= mode == Mode::Dev;
     let admission = admission(mode, &settings)?;
     logging::start(&settings.log);
     let mut signals = Signals::new()?;
@@ -268,6 +271,7 @@ struct Running {
     http: tokio::task::JoinHandle<()>,
     grpc: tokio::task::JoinHandle<()>,
     outbox: tokio::task::JoinHandle<()>,
+    housekeeping: tokio::task::JoinHandle<()>,
 }
 
 impl Running {
@@ -332,8 +336,16 @@ impl Running {
             services.services(namespace).to_vec()
         }));
         let sockets = OpenSockets::default();
+        let registrar = Registrar::new(registry, handle.clone(), ids.clone(), clock.clone());
+        let housekeeping = seams::spawn(housekeeping::run(
+            registrar.clone(),
+            handle.clone(),
+            clock.clone(),
+            settings.retention.clone(),
+            stopped.clone(),
+        ));
         let api = Api::new(ApiParts {
-            registrar: Registrar::new(registry, handle.clone(), ids.clone(), clock.clone()),
+            registrar,
             handle,
             settings: settings.clone(),
             clock,
@@ -364,6 +376,7 @@ impl Running {
             http,
             grpc,
             outbox,
+            housekeeping,
         })
     }
 
@@ -378,6 +391,7 @@ impl Running {
             http,
             grpc,
             outbox,
+            housekeeping,
             ..
         } = self;
         // Whoever listens stops; when nobody does, everything has ended already.
@@ -388,6 +402,7 @@ impl Running {
             let _ = http.await;
             let _ = grpc.await;
             let _ = outbox.await;
+            let _ = housekeeping.await;
         };
         if tokio::time::timeout(settings.shutdown_budget, drained)
             .await

@@ -304,6 +304,7 @@ impl World {
         let id = format!("o_{}", self.submitted);
         self.submitted += 1;
         let submission = Submission {
+            webhook: None,
             action: Action {
                 kind: String::new(),
                 content: format!("do {id}"),

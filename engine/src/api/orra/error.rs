@@ -272,7 +272,7 @@ impl From<RegistryError> for ApiError {
                 Self::new(Kind::Unanticipated, error.to_string()).code(code::UNANTICIPATED)
             }
             RegistryError::Unknown { .. } => Self::new(Kind::NotExist, error.to_string()),
-            RegistryError::LastKey(_) | RegistryError::InUse { .. } => {
+            RegistryError::LastKey(_) | RegistryError::InUse { .. } | RegistryError::Signer(_) => {
                 Self::new(Kind::InvalidOperation, error.to_string())
             }
             RegistryError::Limit { .. } | RegistryError::TooLong { .. } => {

@@ -57,6 +57,8 @@ use crate::seams::Clock;
 
 /// The version of orra's engine whose wire this is.
 const ORRA_VERSION: &str = "0.2.5";
+/// By which our own clients tell what they talk to.
+pub const VERSION_HEADER: HeaderName = HeaderName::from_static("x-orchestrion-version");
 const ORRA_VERSION_HEADER: HeaderName = HeaderName::from_static("x-orra-planeengine-version");
 
 /// Bytes of a submission: what the engine takes as one payload.
@@ -136,6 +138,7 @@ pub fn router(api: Api) -> Router {
         .route("/webhooks", get(webhooks::list).post(webhooks::add))
         .route("/webhooks/{id}", delete(webhooks::remove))
         .route("/webhooks/{id}/rotate", post(webhooks::rotate))
+        .route("/webhooks/{id}/deliveries", get(webhooks::deliveries))
         .route(
             "/compensation-failure-webhooks",
             get(webhooks::list_for_compensations).post(webhooks::add_for_compensations),
@@ -237,6 +240,10 @@ async fn observed(request: Request, next: Next) -> Response {
         response
             .headers_mut()
             .insert(ORRA_VERSION_HEADER, HeaderValue::from_static(ORRA_VERSION));
+        response.headers_mut().insert(
+            VERSION_HEADER,
+            HeaderValue::from_static(env!("CARGO_PKG_VERSION")),
+        );
     }
     response
 }

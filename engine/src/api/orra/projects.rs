@@ -97,11 +97,31 @@ fn parse_project(body: &str, settings: &Settings) -> Result<NewProject, ApiError
 mod tests {
     use super::*;
 
+    fn open_settings() -> Settings {
+        let mut settings = Settings::default();
+        settings.outbox.allow_private = true;
+        settings
+    }
+
+    #[test]
+    fn a_guarded_server_takes_no_webhook_of_its_own_network() {
+        for url in [
+            "http://localhost:3000",
+            "http://169.254.169.254/",
+            "http://[::1]/",
+        ] {
+            let body = format!(r#"{{"webhooks":["{url}"]}}"#);
+            let error = parse_project(&body, &Settings::default()).unwrap_err();
+            assert!(format!("{error:?}").contains("outbox.allow_private"));
+            assert!(parse_project(&body, &open_settings()).is_ok(), "{url}");
+        }
+    }
+
     #[test]
     fn only_name_and_webhooks_are_taken_from_the_caller() {
         let body = r#"{"name":"shop","createdAt":"2024-01-01T00:00:00Z","additionalAPIKeys":["sk-orra-v1-stolen"],
             "id":"p_mine","apiKey":"sk-orra-v1-mine","Webhooks":["http://localhost:3000/hook"],"compensationFailureWebhooks":null}"#;
-        let new = parse_project(body, &Settings::default()).unwrap();
+        let new = parse_project(body, &open_settings()).unwrap();
         assert_eq!(new.name, "shop");
         assert_eq!(
             new.webhooks,

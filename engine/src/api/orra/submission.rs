@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  {"action":{"type"?,"content"}, "data"?:[{"field","value"}]|null, "timeout"?:dur, "healthCheckGracePeriod"?:dur,   orra's
-//!   "plan"?:{…}|[…], "options"?:{"taskAttempts":3,"retryInitial":"1s",…}}                                            ours
+//!   "webhook"?:url, "plan"?:{…}|[…], "options"?:{"taskAttempts":3,"retryInitial":"1s",…}}                                            ours
 //!  dur: "45s" | nanoseconds | {"Duration":nanoseconds}
 //! ```
 //!
@@ -35,6 +35,8 @@ pub struct Request {
     pub data: Option<Vec<Parameter>>,
     /// A plan the caller brought, as it came.
     pub plan: Option<Value>,
+    /// A URL that is told of the end as well. Some clients send an empty one for none.
+    pub webhook: Option<String>,
     /// How patient to be.
     pub options: Options,
     /// As the caller gave it.
@@ -70,7 +72,8 @@ pub fn parse(body: &str, defaults: &Options) -> Result<Request, ApiError> {
     set_millis(&mut options.grace_ms, grace_period);
     set_options(&mut options, &body.object("options")?)?;
     let plan = body.value("plan")?;
-    let given = json!([
+    let webhook = body.string("webhook")?.filter(|url| !url.trim().is_empty());
+    let mut given = json!([
         action,
         data,
         plan,
@@ -78,10 +81,15 @@ pub fn parse(body: &str, defaults: &Options) -> Result<Request, ApiError> {
         grace_period.map(nanos),
         body.value("options")?
     ]);
+    // Behind the others, and only where there is one: digests of older submissions stay what they were.
+    if let (Some(url), Some(given)) = (&webhook, given.as_array_mut()) {
+        given.push(json!({ "webhook": url }));
+    }
     Ok(Request {
         action,
         data,
         plan,
+        webhook,
         options: options.bounded(),
         timeout,
         grace_period,
@@ -361,7 +369,7 @@ mod tests {
     #[test]
     fn what_else_a_record_has_cannot_be_set() {
         let request = read(
-            r#"{"action":{"content":"x"},"id":"o_mine","status":"completed","groundingHit":{},"webhook":"http://x","results":[1]}"#,
+            r#"{"action":{"content":"x"},"id":"o_mine","status":"completed","groundingHit":{},"results":[1]}"#,
         );
         assert_eq!(
             request,
@@ -370,6 +378,16 @@ mod tests {
                 ..read(r#"{"action":{"content":"x"}}"#)
             }
         );
+    }
+
+    #[test]
+    fn a_submission_names_where_it_wants_to_be_told() {
+        let told = read(r#"{"action":{"content":"x"},"Webhook":"http://x/y"}"#);
+        let plain = read(r#"{"action":{"content":"x"},"webhook":" "}"#);
+        assert_eq!(told.webhook.as_deref(), Some("http://x/y"));
+        assert_eq!(plain.webhook, None, "some clients send an empty one");
+        assert_ne!(told.digest, plain.digest);
+        assert_eq!(plain.digest, read(r#"{"action":{"content":"x"}}"#).digest);
     }
 
     #[test]

@@ -22,10 +22,11 @@ use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::auth::Authenticated;
+use super::auth::Caller;
 use super::body::Body;
 use super::error::{ApiError, Kind, code};
 use super::submission::{Request, parse};
+use super::webhooks::webhook_url;
 use super::{Api, respond};
 use crate::config::duration;
 use crate::engine::handle::{CallError, Target};
@@ -48,12 +49,15 @@ const PENDING: &str = "pending";
 /// Takes a submission.
 pub async fn submit(
     State(api): State<Api>,
-    Authenticated(project): Authenticated,
+    Caller { project, actor }: Caller,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let key = idempotency_key(&headers)?;
     let request = parse(body.as_str(), &api.settings.options())?;
+    if let Some(url) = &request.webhook {
+        webhook_url(url, &api.settings).map_err(|e| e.param("webhook"))?;
+    }
     let services = api.registrar.registry().services(&project);
     let id = key.as_ref().map_or_else(
         || orchestration_id(&*api.ids),
@@ -70,6 +74,10 @@ pub async fn submit(
         )?),
         _ => None,
     };
+    if request.webhook.is_some() {
+        // Before the start: what ends at once is told as well.
+        api.registrar.submission_signer(&project, &actor).await?;
+    }
     let request_id = key.clone().unwrap_or_else(|| run_id(&*api.ids).to_string());
     let start = start_of(&id, key.is_some(), request_id, &request, plan);
     let accepted = api.handle.start(project.clone(), start).await?;
@@ -152,6 +160,7 @@ fn start_of(
         data: request.data.clone().unwrap_or_default(),
         plan,
         options: request.options.clone(),
+        webhook: request.webhook.clone(),
     };
     StartWorkflow {
         workflow_id: id.to_owned(),
@@ -247,6 +256,7 @@ fn answer(
         timeout: request.timeout.map(duration::format),
         health_check_grace_period: request.grace_period.map(duration::format),
         task_zero: view.plan.as_ref().map(|plan| &plan.task_zero),
+        webhook: request.webhook.as_deref(),
     };
     Ok(respond(StatusCode::ACCEPTED, &body))
 }
@@ -274,6 +284,8 @@ struct OrchestrationJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     health_check_grace_period: Option<String>,
     task_zero: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    webhook: Option<&'a str>,
 }
 
 #[derive(Serialize)]

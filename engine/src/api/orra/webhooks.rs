@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use orchestrion_history::ids::{Namespace, Timestamp};
 use serde::Serialize;
 use serde_json::json;
 
@@ -16,7 +17,9 @@ use super::error::{ApiError, Kind, code};
 use super::json::Members;
 use super::{Api, no_content, respond};
 use crate::config::{Settings, duration};
+use crate::engine::handle::CallError;
 use crate::orchestration::effect::rfc3339;
+use crate::outbox::{guard, log};
 use crate::registry::{CreatedWebhook, RotatedSecret, Topic, Webhook, WebhookUrl};
 
 /// How long a rotated secret signs along unless the request says otherwise.
@@ -72,8 +75,61 @@ impl<'a> ListedJson<'a> {
 }
 
 /// A URL that deliveries may go to, in this mode of the server.
-pub(super) fn webhook_url(text: &str, _settings: &Settings) -> Result<WebhookUrl, ApiError> {
-    Ok(WebhookUrl::parse(text)?)
+pub(super) fn webhook_url(text: &str, settings: &Settings) -> Result<WebhookUrl, ApiError> {
+    let url = WebhookUrl::parse(text)?;
+    if !settings.outbox.allow_private
+        && let Ok(parsed) = reqwest::Url::parse(url.as_str())
+        && let Some(reason) = guard::refusal(&parsed)
+    {
+        let message = format!("webhook url cannot be called: {reason}");
+        return Err(ApiError::new(Kind::InputValidation, message).param("url"));
+    }
+    Ok(url)
+}
+
+/// One try of one delivery.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TryJson<'a> {
+    event_id: &'a str,
+    event_type: &'a str,
+    timestamp: String,
+    attempt: i32,
+    duration_ms: i64,
+    /// Absent when there was no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<i32>,
+    delivered: bool,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    error: &'a str,
+}
+
+/// `GET /webhooks/{id}/deliveries`: the last tries of either list's webhook, newest first. Those of one that was removed stay until
+/// their retention.
+pub async fn deliveries(
+    State(api): State<Api>,
+    Authenticated(project): Authenticated,
+    Id(id): Id,
+) -> Result<Response, ApiError> {
+    let tries = log::newest_first(&**api.handle.store(), &project, &id).map_err(CallError::from)?;
+    if tries.is_empty() && api.registrar.registry().webhook(&project, &id).is_none() {
+        let message = format!("unknown webhook {id:?}: list what there is with GET /webhooks");
+        return Err(ApiError::new(Kind::NotExist, message));
+    }
+    let shown: Vec<TryJson<'_>> = tries
+        .iter()
+        .map(|tried| TryJson {
+            event_id: &tried.event_id,
+            event_type: &tried.event_type,
+            timestamp: rfc3339(Timestamp(tried.at)),
+            attempt: tried.attempt,
+            duration_ms: tried.duration_ns / 1_000_000,
+            status: (tried.status != 0).then_some(tried.status),
+            delivered: tried.error.is_empty(),
+            error: &tried.error,
+        })
+        .collect();
+    Ok(respond(StatusCode::OK, &shown))
 }
 
 /// `POST /webhooks`
@@ -122,7 +178,7 @@ pub async fn list_for_compensations(
     listed(&api, &project, &[Topic::CompensationFailure])
 }
 
-fn listed(api: &Api, project: &orchestrion_history::ids::Namespace, topics: &[Topic]) -> Response {
+fn listed(api: &Api, project: &Namespace, topics: &[Topic]) -> Response {
     let registry = api.registrar.registry();
     let webhooks: Vec<_> = topics
         .iter()

@@ -89,6 +89,8 @@ pub struct Interpreter {
     orchestration_id: String,
     run_id: String,
     options: Options,
+    /// Where the submission itself wants to be told.
+    webhook: Option<String>,
     phase: Phase,
     /// What the activities and timers of this run stand for, by the event that scheduled them; closed ones leave.
     nodes: HashMap<i64, Node>,
@@ -174,6 +176,7 @@ impl Interpreter {
             orchestration_id: String::new(),
             run_id: String::new(),
             options: Options::default(),
+            webhook: None,
             phase: Phase::Void,
             nodes: HashMap::new(),
             task_started_at: Timestamp::ZERO,
@@ -291,6 +294,7 @@ impl Interpreter {
             Err(bad) => Phase::Refused(bad.to_string()),
             Ok(submission) => {
                 self.options = submission.options.bounded();
+                self.webhook = submission.webhook;
                 match submission.plan {
                     Some(plan) => match Run::of(plan) {
                         Ok(run) => Phase::Running(Box::new(run)),
@@ -547,6 +551,7 @@ impl Interpreter {
         draft.push(commands::upsert_memo(HashMap::from(memo)));
         draft.push(commands::cancel(&json!({"abort": payload})));
         let mut change = StatusChange::new(&self.orchestration_id, FinalStatus::Aborted, now);
+        change.webhook.clone_from(&self.webhook);
         change.abort_reason = Some(payload);
         draft.effects.push(Effect::StatusChanged(change));
         self.phase = Phase::Closed;

@@ -378,6 +378,7 @@ impl Interpreter {
         let results = run.results();
         draft.push(commands::complete(&results));
         let mut change = StatusChange::new(&self.orchestration_id, FinalStatus::Completed, now);
+        change.webhook.clone_from(&self.webhook);
         change.results = results;
         draft.effects.push(Effect::StatusChanged(change));
         self.phase = Phase::Closed;

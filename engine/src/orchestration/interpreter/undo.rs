@@ -260,6 +260,7 @@ impl Interpreter {
             return self.phase = Phase::Running(run);
         };
         let mut change = StatusChange::new(&self.orchestration_id, incident.status(), now);
+        change.webhook.clone_from(&self.webhook);
         let payload = self.incident_payload(&run, &incident);
         memo.insert("status".to_owned(), json_payload(change.status.as_str()));
         if let Some(task) = incident.task() {

@@ -46,6 +46,7 @@ pub(in crate::orchestration) struct World {
 /// A submission with a plan of these tasks.
 pub(in crate::orchestration) fn submission(plan: Option<Plan>) -> Submission {
     Submission {
+        webhook: None,
         action: Default::default(),
         data: Vec::new(),
         plan,

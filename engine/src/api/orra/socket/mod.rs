@@ -2,7 +2,8 @@
 //!
 //! Several sockets of one service share its queue; each is a session of its own, and the end of one does not disturb the others.
 //!
-//! Invariant: nobody is upgraded before the key and the service are known to belong together.
+//! Invariant: nobody is upgraded before the key and the service are known to belong together, and nobody stays when one of them is
+//! taken away.
 
 mod answers;
 mod frame;
@@ -20,13 +21,15 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
-use orchestrion_history::ids::TaskQueueName;
+use orchestrion_history::ids::{Namespace, TaskQueueName};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 pub use self::session::{MESSAGE_BYTES_MAX, SDK_FRAME_BYTES_MAX};
 use super::Api;
 use super::body::Params;
 use super::error::{ApiError, Kind, code};
+use crate::registry::Registry;
 use crate::registry::ids::KeyDigest;
 
 /// Who connects. The SDKs have no other place for it than the query.
@@ -46,10 +49,11 @@ pub async fn connect(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, ApiError> {
     let refused = |message: &str| ApiError::new(Kind::Unauthorized, message);
+    let digest = KeyDigest::of(&credentials.api_key);
     let namespace = api
         .registrar
         .registry()
-        .authenticate(KeyDigest::of(&credentials.api_key))
+        .authenticate(digest)
         .ok_or_else(|| {
             refused("the query's apiKey is unknown: use a key of the service's project")
         })?;
@@ -66,6 +70,12 @@ pub async fn connect(
         let message = format!("this route speaks WebSocket only: {rejection}");
         ApiError::new(Kind::InvalidRequest, message).code(code::UNANTICIPATED)
     })?;
+    let standing = Standing::new(
+        api.registrar.registry().clone(),
+        namespace.clone(),
+        service_id.clone(),
+        digest,
+    );
     let answering = answers::Answering {
         handle: api.handle.clone(),
         clock: api.clock.clone(),
@@ -85,10 +95,46 @@ pub async fn connect(
         .max_frame_size(MESSAGE_BYTES_MAX)
         .on_upgrade(|socket| async move {
             let _open = open;
-            session::Connection::new(socket, answering, settings, stop)
+            session::Connection::new(socket, answering, settings, standing, stop)
                 .run(queue)
                 .await;
         }))
+}
+
+/// What a socket stands on: its service, and the key it came with.
+pub(super) struct Standing {
+    registry: Registry,
+    namespace: Namespace,
+    service_id: String,
+    key: KeyDigest,
+    removals: watch::Receiver<u64>,
+}
+
+impl Standing {
+    fn new(registry: Registry, namespace: Namespace, service_id: String, key: KeyDigest) -> Self {
+        Self {
+            removals: registry.removals(),
+            registry,
+            namespace,
+            service_id,
+            key,
+        }
+    }
+
+    /// Waits until one of them is taken away.
+    async fn lost(&mut self) {
+        loop {
+            let held = self.registry.holds_key(self.key)
+                && self
+                    .registry
+                    .service(&self.namespace, &self.service_id)
+                    .is_some();
+            // The registry outlives its sockets: this holds it.
+            if !held || self.removals.changed().await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// orra's Python SDK reads nothing while a handler runs; its library says that it is Python. Others read while they work.

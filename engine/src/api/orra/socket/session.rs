@@ -20,6 +20,7 @@ use orchestrion_proto::temporal::api::common::v1::Payload;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 
+use super::Standing;
 use super::answers::{Answering, Settled};
 use super::frame::{Answer, Attempt, Inbound, Message, Outbound, Work};
 use super::key;
@@ -51,6 +52,7 @@ const UNANSWERED_PINGS_MIN: u32 = 2;
 
 /// orra's Python SDK takes 1000 and 1001 for a good-bye and does not come back; these it takes for a broken connection.
 const RESTART: u16 = 1012;
+const NOT_ALLOWED: u16 = 1008;
 const TOO_LARGE: u16 = 1009;
 const TRY_AGAIN_LATER: u16 = 1013;
 
@@ -68,6 +70,7 @@ pub struct Connection {
     socket: WebSocket,
     answering: Answering,
     settings: SocketSettings,
+    standing: Standing,
     stop: watch::Receiver<bool>,
     slots: Slots,
     heard_at: Timestamp,
@@ -107,11 +110,13 @@ impl Connection {
         socket: WebSocket,
         answering: Answering,
         settings: SocketSettings,
+        standing: Standing,
         stop: watch::Receiver<bool>,
     ) -> Self {
         let now = answering.clock.now();
         Self {
             socket,
+            standing,
             stop,
             slots: Slots::default(),
             heard_at: now,
@@ -188,6 +193,10 @@ impl Connection {
                     Some(dispatch) => self.send_work(dispatch, attached).await,
                     None => Err(End::Close(RESTART, "the engine is shutting down")),
                 },
+                () = self.standing.lost() => Err(End::Close(
+                    NOT_ALLOWED,
+                    "the service, or the key it came with, was taken away",
+                )),
                 () = seams::sleep(next_tick) => self.tick(attached).await,
             };
             if let Err(end) = step {

@@ -61,6 +61,7 @@ impl Stage {
             depends_on: depends_on.iter().map(|id| (*id).to_owned()).collect(),
         };
         let submission = Submission {
+            webhook: None,
             action: Action::default(),
             data: Vec::new(),
             plan: Some(Plan {

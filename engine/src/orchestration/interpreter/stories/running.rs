@@ -261,6 +261,7 @@ fn options_scale_every_wait() {
         ..Options::default()
     };
     let mut world = World::start(&crate::orchestration::Submission {
+        webhook: None,
         options,
         ..submission(Some(plan(&[task("t", &[])])))
     });
