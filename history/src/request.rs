@@ -341,6 +341,9 @@ pub enum Rejection {
         /// The request that created that run.
         request_id: String,
     },
+    /// Not now; it can be asked again once something else has happened.
+    #[error("{0}")]
+    NotReady(String),
     /// The request itself is wrong; the same again will be refused again.
     #[error("{0}")]
     Invalid(String),

@@ -1,12 +1,38 @@
 //! What arrives in the engine's inbox.
 
 use orchestrion_history::ids::{Namespace, TaskQueueName};
-use orchestrion_history::request::Request;
+use orchestrion_history::request::{Request, StartWorkflow};
 use orchestrion_history::state::MutableState;
-use orchestrion_history::store::Op;
+use orchestrion_history::store::{Op, QueueKind};
+use orchestrion_proto::temporal::api::query::v1::WorkflowQuery;
 use tokio::sync::{mpsc, oneshot};
 
 use super::handle::{Accepted, CallError, Dispatch, Presence, Progress, SessionId, Target};
+use super::matching::{Described, Poll};
+use super::polling::{
+    Completed, Completion, QueryOutcome, QueryTask, Started, WorkflowTaskDispatch,
+};
+
+/// A task whose poller is gone.
+pub enum GivenBack {
+    /// A turn of workflow code.
+    WorkflowTask(Box<WorkflowTaskDispatch>),
+    /// A question.
+    Query(Box<QueryTask>),
+    /// An attempt of an activity.
+    Activity(Box<Dispatch>),
+}
+
+impl From<super::matching::Polled> for GivenBack {
+    fn from(polled: super::matching::Polled) -> Self {
+        use super::matching::Polled;
+        match polled {
+            Polled::WorkflowTask(task) => Self::WorkflowTask(task),
+            Polled::Query(query) => Self::Query(query),
+            Polled::Activity(dispatch) => Self::Activity(dispatch),
+        }
+    }
+}
 
 /// One message to the engine thread.
 pub enum Call {
@@ -71,6 +97,82 @@ pub enum Call {
         target: Target,
         /// Learns it.
         reply: oneshot::Sender<Result<Box<MutableState>, CallError>>,
+    },
+    /// A worker asks for one task.
+    Poll {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which tasks.
+        kind: QueueKind,
+        /// Of which queue.
+        queue: TaskQueueName,
+        /// Who, and where the task goes.
+        poll: Poll,
+    },
+    /// What was given to a poll came back: its caller is gone.
+    GiveBack(GivenBack),
+    /// A worker completed a workflow task.
+    CompleteWorkflowTask {
+        /// With what.
+        completion: Box<Completion>,
+        /// Learns what follows.
+        reply: oneshot::Sender<Result<Completed, CallError>>,
+    },
+    /// Starts a run whose starter takes its first workflow task.
+    StartEagerly {
+        /// Which.
+        target: Target,
+        /// With what.
+        start: Box<StartWorkflow>,
+        /// Who.
+        identity: String,
+        /// Learns of it.
+        reply: oneshot::Sender<Result<Started, CallError>>,
+    },
+    /// A question to workflow code.
+    Query {
+        /// Which run.
+        target: Target,
+        /// What is asked.
+        query: Box<WorkflowQuery>,
+        /// Learns the answer.
+        reply: oneshot::Sender<Result<QueryOutcome, CallError>>,
+    },
+    /// A worker answers a question it was given.
+    AnswerQuery {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which question.
+        id: u64,
+        /// What it says.
+        outcome: Box<QueryOutcome>,
+        /// Learns whether somebody waited for it.
+        reply: oneshot::Sender<bool>,
+    },
+    /// Who polls a queue, and what waits there?
+    DescribeQueue {
+        /// The tenant.
+        namespace: Namespace,
+        /// Which tasks.
+        kind: QueueKind,
+        /// Of which queue.
+        queue: TaskQueueName,
+        /// Learns it.
+        reply: oneshot::Sender<Described>,
+    },
+    /// A worker leaves.
+    EndPolls {
+        /// The tenant.
+        namespace: Namespace,
+        /// A queue of it.
+        queue: TaskQueueName,
+        /// Who.
+        identity: String,
+    },
+    /// A run's next workflow tasks go to any worker.
+    ResetSticky {
+        /// Which run.
+        target: Target,
     },
     /// Finish what was accepted, then stop.
     Stop,

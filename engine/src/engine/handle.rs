@@ -356,7 +356,7 @@ impl Handle {
         orchestrion_history::ids::ShardId::of(namespace, workflow_id, self.shards)
     }
 
-    fn send(&self, call: Call) -> Result<(), CallError> {
+    pub(super) fn send(&self, call: Call) -> Result<(), CallError> {
         self.inbox.try_send(call).map_err(|error| match error {
             TrySendError::Full(_) => CallError::Busy {
                 retry_after: Duration::from_millis(200),

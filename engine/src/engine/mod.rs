@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  inbox --drain--> round: for each call: load, decide, apply, collect          (core/, builtin.rs)
-//!                     |    tasks meet pollers, and their starts join the round  (matching.rs)
+//!                     |    tasks meet pollers, and their starts join the round  (matching/)
 //!                     v
 //!                   store.commit (one atomic, synced batch)                     (round.rs)
 //!                     |
@@ -17,6 +17,7 @@
 
 pub mod call;
 pub mod handle;
+pub mod polling;
 
 mod builtin;
 mod core;
@@ -42,6 +43,7 @@ pub use self::core::Core;
 pub use self::handle::{
     Accepted, CallError, Dispatch, Handle, Presence, Progress, Session, SessionId, Target,
 };
+pub use self::matching::{Described, PollAnswer, Polled};
 use crate::orchestration::Effect;
 use crate::seams::{Chance, Clock};
 

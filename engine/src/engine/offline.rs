@@ -32,7 +32,7 @@ impl Core {
         self.next_offline_check = Some(round.now.plus(CHECK_EVERY));
 
         let mut found = Vec::new();
-        for (queue, since, waiting) in self.matching.absent() {
+        for (queue, since, waiting) in self.matching.absent(round.now) {
             if queue.namespace.is_none() {
                 continue; // The engine's own workers come with the engine.
             }
@@ -55,7 +55,12 @@ impl Core {
             workflow_id: task.workflow_id.clone(),
             run_id: Some(task.run_id),
         };
-        let grace = self.grace(&target, task.event_id);
+        let Some(grace) = self.grace(&target, task.event_id) else {
+            // Workflow code has time-outs of its own for that.
+            return self
+                .matching
+                .looked(queue, task, false, Timestamp(i64::MAX));
+        };
         let absent = round.now.since(since);
         let over = grace.is_some_and(|grace| absent >= grace);
         let mark = (over || absent >= self.options.waiting_mark) && !task.marked;
@@ -95,8 +100,8 @@ impl Core {
         }
     }
 
-    /// How long this attempt may wait without any worker; `None` is for ever.
-    fn grace(&mut self, target: &Target, event_id: i64) -> Option<Duration> {
+    /// How long this attempt of a built-in run may wait without any worker; the inner `None` is for ever.
+    fn grace(&mut self, target: &Target, event_id: i64) -> Option<Option<Duration>> {
         let run = self.find(target).ok()?;
         let execution = self.executions.get(&run)?;
         let interpreter = execution.interpreter.as_ref()?;
@@ -104,7 +109,7 @@ impl Core {
         let reverts = activity
             .activity_id
             .starts_with(crate::orchestration::REVERT_ID_PREFIX);
-        (!reverts).then(|| Duration::from_millis(interpreter.options().grace_ms))
+        Some((!reverts).then(|| Duration::from_millis(interpreter.options().grace_ms)))
     }
 
     pub(super) fn offline_check_from(&mut self, now: Timestamp) {

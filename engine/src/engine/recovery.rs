@@ -82,6 +82,7 @@ impl Core {
         for queue in self.matching.busy_queues() {
             round.queues.push_back(queue);
         }
+        self.keep_volatile_timers();
         self.offline_check_from(now);
         Ok(())
     }
@@ -95,7 +96,7 @@ impl Core {
     ) -> Result<(), StoreError> {
         let Key::Queue {
             namespace,
-            kind: QueueKind::Activity,
+            kind,
             queue,
             at,
             run_id,
@@ -120,12 +121,20 @@ impl Core {
         if self.matching.is_owned(&task.key()) {
             return Ok(()); // A session of this process still has it.
         }
+        let run = (namespace.clone(), *run_id);
+        if *kind == QueueKind::Workflow && self.has_volatile_start(&run, *event_id) {
+            return Ok(()); // A worker's token is out.
+        }
         if is_waiting {
             let tenant = (!builtin::is_shared_queue(queue.as_str())).then(|| namespace.clone());
             let key = QueueKey {
                 namespace: tenant,
+                kind: *kind,
                 queue: queue.clone(),
             };
+            if *kind == QueueKind::Workflow {
+                self.waits_at(&run, &key);
+            }
             self.matching.add(&key, task, now);
         } else {
             round.inner.push_back(Inner {

@@ -22,6 +22,7 @@ impl Core {
         if self.next_sweep > round.now {
             return;
         }
+        self.matching.drop_silent(round.now);
         let (waiting, sessions) = self.matching.sizes();
         metrics::gauge!("orchestrion_tasks_waiting").set(waiting as f64);
         metrics::gauge!("orchestrion_sessions").set(sessions as f64);

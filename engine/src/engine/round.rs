@@ -11,7 +11,8 @@ use orchestrion_history::store::{Batch, Key, Op, ShardWrite, Store, StoreError, 
 use tokio::sync::oneshot;
 
 use super::handle::{Accepted, CallError, Dispatch, Progress, SessionId};
-use super::matching::{AttemptKey, QueueKey};
+use super::matching::{AttemptKey, Polled, QueueKey};
+use super::polling::{Completed, QueryOutcome, Started};
 
 /// One run, in memory and in keys.
 pub(super) type RunKey = (Namespace, RunId);
@@ -27,6 +28,18 @@ pub(super) enum Answer {
         oneshot::Sender<Result<Progress, CallError>>,
         Result<Progress, CallError>,
     ),
+    Completed(
+        oneshot::Sender<Result<Completed, CallError>>,
+        Result<Completed, CallError>,
+    ),
+    Started(
+        oneshot::Sender<Result<Started, CallError>>,
+        Result<Started, CallError>,
+    ),
+    Queried(
+        oneshot::Sender<Result<QueryOutcome, CallError>>,
+        Result<QueryOutcome, CallError>,
+    ),
     State(
         oneshot::Sender<Result<Box<MutableState>, CallError>>,
         Result<Box<MutableState>, CallError>,
@@ -40,6 +53,9 @@ impl Answer {
             Self::Accepted(to, result) => _ = to.send(result),
             Self::Put(to) => _ = to.send(Ok(())),
             Self::Watched(to, result) => _ = to.send(result),
+            Self::Completed(to, result) => _ = to.send(result),
+            Self::Started(to, result) => _ = to.send(result),
+            Self::Queried(to, result) => _ = to.send(result),
             Self::State(to, result) => _ = to.send(result),
         }
     }
@@ -50,6 +66,9 @@ impl Answer {
             Self::Accepted(to, _) => _ = to.send(Err(error.clone())),
             Self::Put(to) => _ = to.send(Err(error.clone())),
             Self::Watched(to, _) => _ = to.send(Err(error.clone())),
+            Self::Completed(to, _) => _ = to.send(Err(error.clone())),
+            Self::Started(to, _) => _ = to.send(Err(error.clone())),
+            Self::Queried(to, _) => _ = to.send(Err(error.clone())),
             Self::State(to, _) => _ = to.send(Err(error.clone())),
         }
     }
@@ -64,11 +83,19 @@ pub(super) struct Inner {
     pub(super) request: Request,
 }
 
-/// A started attempt that leaves for its session after the commit.
-pub(super) struct Outgoing {
-    pub(super) session: SessionId,
-    pub(super) attempt: AttemptKey,
-    pub(super) dispatch: Dispatch,
+/// A task that leaves after the commit.
+pub(super) enum Outgoing {
+    /// A started attempt, to a session.
+    Stream {
+        session: SessionId,
+        attempt: AttemptKey,
+        dispatch: Box<Dispatch>,
+    },
+    /// Anything, to a poll.
+    Polled {
+        reply: oneshot::Sender<Polled>,
+        polled: Polled,
+    },
 }
 
 /// Records of one run in this round: one entry of its journal.

@@ -252,6 +252,7 @@ impl From<Rejection> for ApiError {
             Rejection::NotFound { .. } => Kind::NotExist,
             Rejection::Closed
             | Rejection::AlreadyStarted { .. }
+            | Rejection::NotReady(_)
             | Rejection::Invalid(_)
             | Rejection::Limit { .. } => Kind::InvalidRequest,
         };

@@ -10,7 +10,8 @@ use orchestrion_proto::prost::Message;
 use orchestrion_proto::v1::{CurrentRun, RunHead};
 
 use crate::engine::handle::{CallError, Progress};
-use crate::engine::round::{Round, RunKey};
+use crate::engine::matching::Polled;
+use crate::engine::round::{Outgoing, Round, RunKey};
 
 use super::index::visibility;
 use super::{Core, PAUSE_AFTER_FAILURE};
@@ -149,11 +150,22 @@ impl Core {
             answer.send();
         }
         for outgoing in round.outgoing.drain(..) {
-            if !self.matching.send(outgoing.session, outgoing.dispatch) {
-                tracing::debug!(
-                    event_id = outgoing.attempt.event_id,
-                    "a worker left before its task came"
-                );
+            match outgoing {
+                Outgoing::Stream {
+                    session,
+                    attempt,
+                    dispatch,
+                } => {
+                    if !self.matching.send(session, *dispatch) {
+                        let event_id = attempt.event_id;
+                        tracing::debug!(event_id, "a worker left before its task came");
+                    }
+                }
+                Outgoing::Polled { reply, polled } => {
+                    if let Err(polled) = reply.send(polled) {
+                        self.given_back.push(polled.into());
+                    }
+                }
             }
         }
         if !round.outbox.is_empty() {
@@ -164,8 +176,9 @@ impl Core {
             let Some(execution) = self.executions.get(run) else {
                 continue;
             };
-            self.timers
-                .set(&run.0, run.1, workflow_id, execution.indexed_due);
+            let due = [execution.indexed_due, execution.volatile_due()];
+            let due = due.into_iter().flatten().min();
+            self.timers.set(&run.0, run.1, workflow_id, due);
             let progress = Progress {
                 records: execution.state.records,
                 closed: execution.state.status.is_closed(),
@@ -210,7 +223,18 @@ impl Core {
         }
         self.matching.restore();
         for outgoing in round.outgoing {
-            self.matching.unmatch(outgoing.session, &outgoing.attempt);
+            match outgoing {
+                Outgoing::Stream {
+                    session, attempt, ..
+                } => self.matching.unmatch(session, &attempt),
+                // Its poll learns that there is nothing; what it would have got is found again.
+                Outgoing::Polled { polled, .. } => match polled {
+                    Polled::Activity(_) => {}
+                    Polled::WorkflowTask(_) | Polled::Query(_) => {
+                        self.given_back.push(polled.into());
+                    }
+                },
+            }
         }
         self.failure = Some(error);
         self.read_later(now);
@@ -262,7 +286,10 @@ impl Core {
         let leaving: Vec<RunKey> = used
             .drain(..leave)
             .map(|(_, run)| run)
-            .filter(|run| self.executions[run].volatile_start.is_none())
+            .filter(|run| {
+                let execution = &self.executions[run];
+                execution.volatile_start.is_none() && execution.buffered_queries.is_empty()
+            })
             .collect();
         self.keep_snapshots(&leaving);
         for run in &leaving {

@@ -5,20 +5,25 @@ use std::time::Duration;
 use orchestrion_history::ids::Timestamp;
 use orchestrion_history::request::{Request, StartActivityAttempt};
 use orchestrion_history::state::Stage;
+use orchestrion_history::store::QueueKind;
 
 use crate::engine::builtin;
 use crate::engine::handle::{CallError, Dispatch, Target};
-use crate::engine::matching::QueueKey;
+use crate::engine::matching::{Polled, QueueKey, Taker};
 use crate::engine::round::{Outgoing, Round, RunKey};
 
 use super::Core;
 
 impl Core {
     pub(super) fn match_queue(&mut self, round: &mut Round, queue: &QueueKey) {
+        if queue.kind == QueueKind::Workflow {
+            return self.match_workflow_queue(round, queue);
+        }
         while let Some(matched) = self.matching.next_match(queue) {
             let waiting = &matched.waiting;
             if let Some(inner) = builtin::interrupted(self, waiting) {
-                self.matching.unmatch(matched.session, &waiting.key());
+                let attempt = waiting.key();
+                self.matching.take_back(queue, matched.taker, &attempt);
                 round.inner.push_back(inner);
                 continue;
             }
@@ -28,12 +33,18 @@ impl Core {
                 workflow_id: waiting.workflow_id.clone(),
                 run_id: Some(waiting.run_id),
             };
+            let (identity, request_id, on_stream) = match &matched.taker {
+                Taker::Session { id, identity } => {
+                    (identity.as_str(), format!("{}-{}", id.0, self.rounds), true)
+                }
+                Taker::Poll(poll) => (poll.identity.as_str(), poll.request_id.clone(), false),
+            };
             let request = Request::StartActivityAttempt(StartActivityAttempt {
                 scheduled_event_id: waiting.event_id,
                 attempt: waiting.attempt,
-                identity: matched.identity.clone(),
-                request_id: format!("{}-{}", matched.session.0, self.rounds),
-                on_stream: true,
+                identity: identity.to_owned(),
+                request_id,
+                on_stream,
             });
             let started = self.find(&target).and_then(|run| {
                 self.step(round, &run, &request)?;
@@ -43,28 +54,34 @@ impl Core {
                 Ok(run) => {
                     let dispatch = self.dispatch(&run, waiting.event_id);
                     match dispatch {
-                        Some(dispatch) => round.outgoing.push(Outgoing {
-                            session: matched.session,
-                            attempt,
-                            dispatch,
+                        Some(dispatch) => round.outgoing.push(match matched.taker {
+                            Taker::Session { id, .. } => Outgoing::Stream {
+                                session: id,
+                                attempt,
+                                dispatch: Box::new(dispatch),
+                            },
+                            Taker::Poll(poll) => Outgoing::Polled {
+                                reply: poll.reply,
+                                polled: Polled::Activity(Box::new(dispatch)),
+                            },
                         }),
-                        None => self.matching.unmatch(matched.session, &attempt),
+                        None => self.matching.take_back(queue, matched.taker, &attempt),
                     }
                 }
                 Err(error @ (CallError::Rejected(_) | CallError::Quarantined { .. })) => {
                     tracing::debug!(%error, workflow_id = %target.workflow_id, "a queued attempt is over");
-                    self.matching.unmatch(matched.session, &attempt);
+                    self.matching.take_back(queue, matched.taker, &attempt);
                 }
                 Err(error) => {
                     tracing::error!(%error, workflow_id = %target.workflow_id, "a queued attempt cannot be read");
-                    self.matching.unmatch(matched.session, &attempt);
+                    self.matching.take_back(queue, matched.taker, &attempt);
                     self.read_later(round.now);
                 }
             }
         }
     }
 
-    fn dispatch(&self, run: &RunKey, event_id: i64) -> Option<Dispatch> {
+    pub(super) fn dispatch(&self, run: &RunKey, event_id: i64) -> Option<Dispatch> {
         let execution = self.executions.get(run)?;
         let activity = execution.state.activities.get(&event_id)?;
         let Stage::Started { at, .. } = activity.stage else {

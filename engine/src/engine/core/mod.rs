@@ -3,6 +3,7 @@
 //! ```text
 //!  mod.rs: a round, and what a call asks    step.rs: decide, apply, gather    hand_out.rs: tasks meet sessions
 //!  commit.rs: one batch, then everybody learns    load.rs: a run from the store    index.rs: what the indexes hold of it
+//!  workflow_tasks.rs: turns of workflow code by workers outside    queries.rs: questions to it
 //! ```
 //!
 //! A simulator drives this very code: `recover`, then `round` with a time of its own.
@@ -11,7 +12,9 @@ mod commit;
 mod hand_out;
 pub(super) mod index;
 mod load;
+mod queries;
 mod step;
+mod workflow_tasks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,13 +23,15 @@ use std::time::Duration;
 use orchestrion_history::ids::{Namespace, RangeId, RunId, ShardId, Timestamp, WorkflowId};
 use orchestrion_history::request::{Rejection, Reply, Request, StartWorkflow, WorkflowTaskStart};
 use orchestrion_history::state::{MutableState, Status};
-use orchestrion_history::store::{KeyRange, Store, StoreError};
+use orchestrion_history::store::{KeyRange, QueueKind, Store, StoreError};
 use tokio::sync::oneshot;
 
+use self::queries::PendingQuery;
 use crate::engine::builtin;
-use crate::engine::call::{Call, ReplyTo};
+use crate::engine::call::{Call, GivenBack, ReplyTo};
 use crate::engine::handle::{Accepted, CallError, Presence, Progress, SessionId, Target};
 use crate::engine::matching::{Matching, QueueKey};
+use crate::engine::polling::Sticky;
 use crate::engine::round::{Answer, Inner, Round, RunKey};
 use crate::engine::timers::Timers;
 use crate::engine::{EngineOptions, Surroundings};
@@ -48,6 +53,14 @@ pub(super) struct Execution {
     /// The workflow code of a built-in type.
     pub(super) interpreter: Option<Box<Interpreter>>,
     pub(super) volatile_start: Option<WorkflowTaskStart>,
+    /// The worker that has it cached.
+    pub(super) sticky: Option<Sticky>,
+    /// Until when its workflow task waits for that worker.
+    sticky_until: Option<Timestamp>,
+    /// The queue in which its workflow task waits.
+    waits_at: Option<QueueKey>,
+    /// Questions that wait for, or ride on, its workflow task.
+    buffered_queries: Vec<u64>,
     /// What the timer index holds for it.
     pub(super) indexed_due: Option<Timestamp>,
     /// Whether its listing is out of date.
@@ -79,6 +92,12 @@ pub struct Core {
     /// When this process took over.
     pub(super) recovered_at: Timestamp,
     watchers: HashMap<RunKey, Vec<Watcher>>,
+    queries: HashMap<u64, PendingQuery>,
+    next_query: u64,
+    /// Questions that wait for a sticky worker, and until when.
+    sticky_queries: Vec<(Timestamp, u64)>,
+    /// What was handed to polls that had ended.
+    given_back: Vec<GivenBack>,
     chance: Box<dyn Chance>,
     rounds: u64,
     paused_until: Option<Timestamp>,
@@ -113,6 +132,10 @@ impl Core {
             sweep_at: None,
             recovered_at: now,
             watchers: HashMap::new(),
+            queries: HashMap::new(),
+            next_query: 0,
+            sticky_queries: Vec::new(),
+            given_back: Vec::new(),
             chance,
             rounds: 0,
             paused_until: None,
@@ -129,10 +152,11 @@ impl Core {
 
     /// How long nothing happens by itself; `None` is for ever.
     pub fn idle_for(&self, now: Timestamp) -> Option<Duration> {
-        let again = self.stale_indexes.then_some(now);
+        let again = (self.stale_indexes || !self.given_back.is_empty()).then_some(now);
         let due = [
             self.timers.next(),
             self.next_offline_check,
+            self.next_unsticking(),
             again,
             Some(self.next_sweep),
         ]
@@ -155,6 +179,9 @@ impl Core {
             self.paused_until = None;
             self.read_again(&mut round);
         }
+        for back in std::mem::take(&mut self.given_back) {
+            self.take_given_back(&mut round, back);
+        }
         let mut stop = false;
         for call in calls {
             stop |= self.take(&mut round, call);
@@ -169,6 +196,7 @@ impl Core {
                 });
             }
             self.check_offline(&mut round);
+            self.unstick_queries(&mut round);
             self.sweep(&mut round);
         }
         self.settle(&mut round);
@@ -209,7 +237,11 @@ impl Core {
                 poller,
                 reply,
             } => {
-                let key = QueueKey { namespace, queue };
+                let key = QueueKey {
+                    namespace,
+                    kind: QueueKind::Activity,
+                    queue,
+                };
                 let id = self.matching.attach(
                     key.clone(),
                     poller.identity,
@@ -231,6 +263,7 @@ impl Core {
             } => {
                 let key = QueueKey {
                     namespace: Some(namespace),
+                    kind: QueueKind::Activity,
                     queue,
                 };
                 let (sessions, absent_since) = self
@@ -265,6 +298,81 @@ impl Core {
                     .find(&target)
                     .map(|run| Box::new(self.executions[&run].state.clone()));
                 round.answers.push(Answer::State(reply, state));
+            }
+            Call::Poll {
+                namespace,
+                kind,
+                queue,
+                poll,
+            } => {
+                let key = QueueKey {
+                    namespace: Some(namespace),
+                    kind,
+                    queue,
+                };
+                self.matching.poll(&key, poll, round.now);
+                round.queues.push_back(key);
+            }
+            Call::GiveBack(back) => self.take_given_back(round, back),
+            Call::CompleteWorkflowTask { completion, reply } => {
+                let result = self.complete_workflow_task(round, *completion);
+                round.answers.push(Answer::Completed(reply, result));
+            }
+            Call::StartEagerly {
+                target,
+                start,
+                identity,
+                reply,
+            } => {
+                let result = self.start_eagerly(round, &target, *start, &identity);
+                round.answers.push(Answer::Started(reply, result));
+            }
+            Call::Query {
+                target,
+                query,
+                reply,
+            } => self.ask_query(round, &target, *query, reply),
+            Call::AnswerQuery {
+                namespace,
+                id,
+                outcome,
+                reply,
+            } => {
+                let _ = reply.send(self.answer_query(round, &namespace, id, *outcome));
+            }
+            Call::DescribeQueue {
+                namespace,
+                kind,
+                queue,
+                reply,
+            } => {
+                let key = QueueKey {
+                    namespace: Some(namespace),
+                    kind,
+                    queue,
+                };
+                let _ = reply.send(self.matching.describe(&key));
+            }
+            Call::EndPolls {
+                namespace,
+                queue,
+                identity,
+            } => {
+                for kind in [QueueKind::Workflow, QueueKind::Activity] {
+                    let key = QueueKey {
+                        namespace: Some(namespace.clone()),
+                        kind,
+                        queue: queue.clone(),
+                    };
+                    self.matching.end_polls(&key, &identity);
+                }
+            }
+            Call::ResetSticky { target } => {
+                if let Ok(run) = self.find(&target)
+                    && let Some(execution) = self.executions.get_mut(&run)
+                {
+                    execution.sticky = None;
+                }
             }
             Call::Stop => return true,
         }
@@ -319,11 +427,7 @@ impl Core {
         target: &Target,
         request: Request,
     ) -> Result<Accepted, CallError> {
-        if let Some(error) = &self.failure
-            && self.paused_until.is_some_and(|until| until > round.now)
-        {
-            return Err(error.clone().into());
-        }
+        self.refuse_while_paused(round.now)?;
         if let Request::Start(start) = request {
             return self.start(round, target, *start);
         }
@@ -366,10 +470,7 @@ impl Core {
     /// What was due has fired, or never will: the entry in memory follows the state, and cannot spin.
     fn rearm(&mut self, now: Timestamp, target: &Target, run_id: RunId) {
         let run = (target.namespace.clone(), run_id);
-        let due = self
-            .executions
-            .get(&run)
-            .and_then(|execution| execution.state.next_due());
+        let due = self.executions.get(&run).and_then(Execution::due);
         let due = due.map(|due| {
             if due <= now {
                 now.plus(PAUSE_BETWEEN_FIRES)
@@ -445,6 +546,10 @@ impl Core {
                 state: MutableState::default(),
                 interpreter,
                 volatile_start: None,
+                sticky: None,
+                sticky_until: None,
+                waits_at: None,
+                buffered_queries: Vec::new(),
                 indexed_due: None,
                 relist: true,
                 snapshot_records: 0,

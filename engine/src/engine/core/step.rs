@@ -35,6 +35,11 @@ impl Core {
         let context = Context {
             now: round.now,
             volatile_start: execution.volatile_start.as_ref(),
+            sticky: execution.sticky.is_some(),
+            sticky_expired: execution.volatile_start.is_none()
+                && execution
+                    .sticky_until
+                    .is_some_and(|until| until <= round.now),
             ..Context::new(round.now, &self.options.limits)
         };
         let transition = decide(&execution.state, &context, request)?;
@@ -142,6 +147,7 @@ impl Core {
             execution.relist |=
                 matches!(record, Record::Event(event) if changes_listing(event.event_type()));
         }
+        execution.settle_volatile(&records);
         let tasks = tasks::after(&marks, &execution.state);
         let workflow_id = execution.workflow_id.clone();
         let (shard, builtin) = (execution.shard, execution.interpreter.is_some());
@@ -151,6 +157,11 @@ impl Core {
         let outside = |entry: &QueueEntry| !(builtin && entry.kind == QueueKind::Workflow);
         for entry in tasks.remove.iter().filter(|e| outside(e)) {
             let (queue, attempt, key) = places(shard, run, entry)?;
+            if entry.kind == QueueKind::Workflow
+                && let Some(place) = self.leave_queue(run)
+            {
+                self.matching.remove(&place, &attempt, entry.at);
+            }
             self.matching.remove(&queue, &attempt, entry.at);
             round.index_delete(key);
         }
@@ -164,15 +175,25 @@ impl Core {
             }
         }
         for entry in tasks.dispatch.iter().filter(|e| outside(e)) {
+            let (mut queue, _, _) = places(shard, run, entry)?;
             if entry.kind == QueueKind::Workflow {
-                continue; // Polled workflow tasks come with the Temporal API.
+                queue = self.workflow_queue(run, queue, round.now);
             }
-            let (queue, _, _) = places(shard, run, entry)?;
             self.matching
                 .add(&queue, waiting(run, &workflow_id, entry), round.now);
             round.queues.push_back(queue);
         }
+        if tasks.closed {
+            self.redirect_queries(round, run);
+        }
         Ok(())
+    }
+
+    /// Where the run's workflow task waits, which it does no longer.
+    fn leave_queue(&mut self, run: &RunKey) -> Option<QueueKey> {
+        let execution = self.executions.get_mut(run)?;
+        execution.sticky_until = None;
+        execution.waits_at.take()
     }
 }
 
@@ -199,7 +220,12 @@ fn places(
         run_id: run.1,
         event_id: entry.event_id,
     };
-    Ok((QueueKey { namespace, queue }, attempt, key))
+    let place = QueueKey {
+        namespace,
+        kind: entry.kind,
+        queue,
+    };
+    Ok((place, attempt, key))
 }
 
 fn waiting(run: &RunKey, workflow_id: &WorkflowId, entry: &QueueEntry) -> Waiting {

@@ -1,21 +1,28 @@
 //! Matching: tasks meet workers.
 //!
-//! A queue holds the attempts that wait, in order, and the sessions that serve it. A session takes a task while it has a free slot. Who
-//! was given an attempt is remembered until the attempt is over, so that it can go back when the connection ends.
+//! A queue holds the tasks that wait, in order, and who serves it: sessions, which take a task while they have a free slot, and polls, which
+//! take one. Who of the sessions was given an attempt is remembered until the attempt is over, so that it can go back when the connection ends.
 //!
 //! Invariant: an attempt is either waiting in its queue, or with at most one session, or unknown here (not due, or over).
+
+mod polls;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use orchestrion_history::ids::{Namespace, RunId, TaskQueueName, Timestamp, WorkflowId};
+use orchestrion_history::store::QueueKind;
 use tokio::sync::mpsc;
 
+use self::polls::Polls;
+pub use self::polls::{Poll, PollAnswer, Polled};
 use super::handle::{Dispatch, SessionId};
+use super::polling::QueryTask;
 
 /// A queue: of one tenant, or `None` for the engine's own queues, which every tenant shares.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueKey {
     pub(super) namespace: Option<Namespace>,
+    pub(super) kind: QueueKind,
     pub(super) queue: TaskQueueName,
 }
 
@@ -61,6 +68,9 @@ struct Queue {
     /// Those with free slots take turns; each stands here once.
     sessions: VecDeque<SessionId>,
     absent_since: Option<Timestamp>,
+    polls: Polls,
+    /// Questions to workflow code, oldest first.
+    queries: VecDeque<QueryTask>,
 }
 
 #[derive(Debug)]
@@ -72,12 +82,40 @@ struct Attached {
     has: HashMap<AttemptKey, (WorkflowId, i32)>,
 }
 
-/// A task and the session that takes it.
+/// Who takes a task.
+#[derive(Debug)]
+pub(super) enum Taker {
+    Session { id: SessionId, identity: String },
+    Poll(Poll),
+}
+
+/// A task and who takes it.
 #[derive(Debug)]
 pub(super) struct Match {
-    pub(super) session: SessionId,
-    pub(super) identity: String,
+    pub(super) taker: Taker,
     pub(super) waiting: Waiting,
+}
+
+impl Queue {
+    /// A queue that was polled is kept for a while: when it was is worth knowing.
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty()
+            && self.sessions.is_empty()
+            && self.queries.is_empty()
+            && self.polls.is_empty()
+            && self.polls.polled_at.is_none()
+    }
+}
+
+/// See [`Matching::describe`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Described {
+    /// Identities, and when each polled last; `None` is attached by a stream.
+    pub pollers: Vec<(String, Option<Timestamp>)>,
+    /// Tasks that wait.
+    pub backlog: usize,
+    /// When the oldest of them was scheduled.
+    pub oldest: Option<Timestamp>,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +136,8 @@ impl Matching {
                 waiting: BTreeMap::new(),
                 sessions: VecDeque::new(),
                 absent_since: Some(now),
+                polls: Polls::default(),
+                queries: VecDeque::new(),
             };
             self.queues.insert(key.clone(), queue);
         }
@@ -223,11 +263,7 @@ impl Matching {
     }
 
     fn drop_if_idle(&mut self, key: &QueueKey) {
-        if self
-            .queues
-            .get(key)
-            .is_some_and(|queue| queue.waiting.is_empty() && queue.sessions.is_empty())
-        {
+        if self.queues.get(key).is_some_and(Queue::is_idle) {
             self.queues.remove(key);
         }
     }
@@ -237,6 +273,14 @@ impl Matching {
         let queue = self.queues.get_mut(key)?;
         if queue.waiting.is_empty() {
             return None;
+        }
+        if queue.sessions.is_empty() {
+            let poll = queue.polls.take()?;
+            let (_, waiting) = queue.waiting.pop_first()?;
+            return Some(Match {
+                taker: Taker::Poll(poll),
+                waiting,
+            });
         }
         for _ in 0..queue.sessions.len() {
             let id = queue.sessions.pop_front()?;
@@ -255,12 +299,104 @@ impl Matching {
             );
             self.owners.insert(waiting.key(), id);
             return Some(Match {
-                session: id,
-                identity: session.identity.clone(),
+                taker: Taker::Session {
+                    id,
+                    identity: session.identity.clone(),
+                },
                 waiting,
             });
         }
-        None
+        let poll = queue.polls.take()?;
+        let (_, waiting) = queue.waiting.pop_first()?;
+        Some(Match {
+            taker: Taker::Poll(poll),
+            waiting,
+        })
+    }
+
+    /// The start of a matched task was refused (it is over): its taker waits on.
+    pub(super) fn take_back(&mut self, key: &QueueKey, taker: Taker, attempt: &AttemptKey) {
+        match taker {
+            Taker::Session { id, .. } => self.unmatch(id, attempt),
+            Taker::Poll(poll) => {
+                if let Some(queue) = self.queues.get_mut(key) {
+                    queue.polls.put_back(poll);
+                }
+            }
+        }
+    }
+
+    /// A worker asks for one task.
+    pub(super) fn poll(&mut self, key: &QueueKey, poll: Poll, now: Timestamp) {
+        self.queue(key, now).polls.add(poll, now);
+    }
+
+    /// Ends what a worker waits for in a queue.
+    pub(super) fn end_polls(&mut self, key: &QueueKey, identity: &str) {
+        if let Some(queue) = self.queues.get_mut(key) {
+            queue.polls.end(identity);
+        }
+    }
+
+    /// Whether somebody polls this queue, or did lately.
+    pub(super) fn is_attended(&self, key: &QueueKey, now: Timestamp) -> bool {
+        self.queues
+            .get(key)
+            .is_some_and(|queue| queue.polls.is_attended(now))
+    }
+
+    /// Puts a question into a queue.
+    pub(super) fn add_query(&mut self, key: &QueueKey, query: QueryTask, now: Timestamp) {
+        self.queue(key, now).queries.push_back(query);
+    }
+
+    /// Takes a question out of a queue.
+    pub(super) fn remove_query(&mut self, key: &QueueKey, id: u64) -> Option<QueryTask> {
+        let queue = self.queues.get_mut(key)?;
+        let at = queue.queries.iter().position(|query| query.id == id)?;
+        queue.queries.remove(at)
+    }
+
+    /// The next question of a queue and the worker that is asked.
+    pub(super) fn next_query(&mut self, key: &QueueKey) -> Option<(QueryTask, Poll)> {
+        let queue = self.queues.get_mut(key)?;
+        if queue.queries.is_empty() {
+            return None;
+        }
+        let poll = queue.polls.take()?;
+        Some((queue.queries.pop_front()?, poll))
+    }
+
+    /// Who polls a queue, how many tasks wait in it, and since when the oldest does.
+    pub(super) fn describe(&self, key: &QueueKey) -> Described {
+        let Some(queue) = self.queues.get(key) else {
+            return Described::default();
+        };
+        let polls = queue.polls.pollers.iter();
+        let sessions = queue.sessions.iter().filter_map(|id| self.sessions.get(id));
+        Described {
+            pollers: polls
+                .map(|(identity, at)| (identity.to_string(), Some(*at)))
+                .chain(sessions.map(|session| (session.identity.clone(), None)))
+                .collect(),
+            backlog: queue.waiting.len(),
+            oldest: queue.waiting.keys().next().map(|(at, ..)| *at),
+        }
+    }
+
+    /// Forgets queues in which nothing waits and that nobody has polled for long.
+    pub(super) fn drop_silent(&mut self, now: Timestamp) {
+        const SILENT: std::time::Duration = std::time::Duration::from_secs(300);
+        self.queues.retain(|_, queue| {
+            !(queue.waiting.is_empty()
+                && queue.sessions.is_empty()
+                && queue.queries.is_empty()
+                && !queue.polls.any()
+                && queue
+                    .polls
+                    .polled_at
+                    .is_none_or(|at| now.since(at) >= SILENT))
+        });
     }
 
     /// The start of a matched attempt was refused (it is over): the session has its slot back.
@@ -288,17 +424,24 @@ impl Matching {
     /// Queues in which tasks wait and that nobody serves.
     pub(super) fn absent(
         &self,
+        now: Timestamp,
     ) -> impl Iterator<Item = (&QueueKey, Timestamp, impl Iterator<Item = &Waiting>)> {
-        self.queues.iter().filter_map(|(key, queue)| {
-            let since = queue.absent_since.filter(|_| !queue.waiting.is_empty())?;
+        self.queues.iter().filter_map(move |(key, queue)| {
+            let unattended = key.kind == QueueKind::Activity
+                && !queue.waiting.is_empty()
+                && !queue.polls.is_attended(now);
+            let since = queue.absent_since.filter(|_| unattended)?;
+            let since = queue.polls.polled_at.map_or(since, |at| at.max(since));
             Some((key, since, queue.waiting.values()))
         })
     }
 
     pub(super) fn has_absent(&self) -> bool {
-        self.queues
-            .values()
-            .any(|queue| queue.absent_since.is_some() && !queue.waiting.is_empty())
+        self.queues.iter().any(|(key, queue)| {
+            key.kind == QueueKind::Activity
+                && queue.absent_since.is_some()
+                && !queue.waiting.is_empty()
+        })
     }
 
     /// A task without a worker was looked at; the next look is due at `look_at`.
@@ -334,10 +477,10 @@ impl Matching {
 
     /// Queues with waiting tasks and sessions, for a round that must try them all.
     pub(super) fn busy_queues(&self) -> Vec<QueueKey> {
-        let busy = self
-            .queues
-            .iter()
-            .filter(|(_, queue)| !queue.waiting.is_empty() && !queue.sessions.is_empty());
+        let busy = self.queues.iter().filter(|(_, queue)| {
+            let served = !queue.sessions.is_empty() || queue.polls.any();
+            served && (!queue.waiting.is_empty() || !queue.queries.is_empty())
+        });
         busy.map(|(key, _)| key.clone()).collect()
     }
 

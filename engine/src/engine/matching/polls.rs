@@ -1,0 +1,149 @@
+//! Polls: a worker that asks for one task and waits for it.
+//!
+//! ```text
+//!  waiting --matched--> the task leaves with the round's commit
+//!          --its caller hangs up--> forgotten when the next comes, or when it would be given a task
+//! ```
+//!
+//! Invariant: a poll is answered once. Whoever stops waiting after that gives the task back ([`PollAnswer`] sees to it).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrion_history::ids::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::engine::call::Call;
+use crate::engine::handle::{Dispatch, Handle};
+use crate::engine::polling::{QueryTask, WorkflowTaskDispatch};
+
+/// A queue nobody has polled for so long counts as unattended: workers poll again at once when they are free.
+pub(in crate::engine) const POLLER_SILENCE: Duration = Duration::from_secs(10);
+
+/// What a poll brings.
+#[derive(Debug)]
+pub enum Polled {
+    /// A turn of workflow code.
+    WorkflowTask(Box<WorkflowTaskDispatch>),
+    /// A question to workflow code.
+    Query(Box<QueryTask>),
+    /// An attempt of an activity.
+    Activity(Box<Dispatch>),
+}
+
+/// A worker that waits for one task.
+#[derive(Debug)]
+pub struct Poll {
+    /// Shown in history.
+    pub identity: String,
+    /// This poll's own id.
+    pub request_id: String,
+    /// Takes the answer.
+    pub reply: oneshot::Sender<Polled>,
+}
+
+/// The other end of a [`Poll`]: what arrives after its owner has gone goes back to its queue.
+pub struct PollAnswer {
+    pub(in crate::engine) answer: oneshot::Receiver<Polled>,
+    pub(in crate::engine) handle: Handle,
+}
+
+impl PollAnswer {
+    /// Waits for the task. Dropping the future loses nothing; `None`: the engine gave up on the poll, ask again.
+    pub async fn task(&mut self) -> Option<Polled> {
+        (&mut self.answer).await.ok()
+    }
+
+    /// The task, if it has arrived by now; later ones go back.
+    pub fn last_chance(&mut self) -> Option<Polled> {
+        self.answer.close();
+        self.answer.try_recv().ok()
+    }
+}
+
+impl Drop for PollAnswer {
+    fn drop(&mut self) {
+        if let Some(polled) = self.last_chance() {
+            self.handle.give_back(polled);
+        }
+    }
+}
+
+/// The polls of one queue, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Polls {
+    waiting: VecDeque<Poll>,
+    /// When the last one came.
+    pub(super) polled_at: Option<Timestamp>,
+    /// Who came lately, and when.
+    pub(super) pollers: VecDeque<(Arc<str>, Timestamp)>,
+}
+
+/// Pollers remembered of a queue.
+const POLLERS_MAX: usize = 64;
+
+impl Polls {
+    pub(super) fn add(&mut self, poll: Poll, now: Timestamp) {
+        self.waiting.retain(|other| !other.reply.is_closed());
+        self.polled_at = Some(now);
+        match self
+            .pollers
+            .iter_mut()
+            .find(|(identity, _)| **identity == *poll.identity)
+        {
+            Some((_, at)) => *at = now,
+            None => {
+                if self.pollers.len() == POLLERS_MAX {
+                    self.pollers.pop_front();
+                }
+                self.pollers.push_back((poll.identity.as_str().into(), now));
+            }
+        }
+        self.waiting.push_back(poll);
+    }
+
+    /// The oldest that still waits.
+    pub(super) fn take(&mut self) -> Option<Poll> {
+        while let Some(poll) = self.waiting.pop_front() {
+            if !poll.reply.is_closed() {
+                return Some(poll);
+            }
+        }
+        None
+    }
+
+    /// Puts back a poll that was taken for nothing.
+    pub(super) fn put_back(&mut self, poll: Poll) {
+        self.waiting.push_front(poll);
+    }
+
+    pub(super) fn any(&self) -> bool {
+        self.waiting.iter().any(|poll| !poll.reply.is_closed())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Whether somebody waits here, or did lately.
+    pub(super) fn is_attended(&self, now: Timestamp) -> bool {
+        self.any()
+            || self
+                .polled_at
+                .is_some_and(|at| now.since(at) < POLLER_SILENCE)
+    }
+
+    /// Ends the polls of one worker: it is shutting down.
+    pub(super) fn end(&mut self, identity: &str) {
+        self.waiting.retain(|poll| poll.identity != identity);
+    }
+}
+
+impl Handle {
+    /// Returns what was given to a poll whose caller is gone.
+    pub fn give_back(&self, polled: Polled) {
+        // Only a stopping engine does not take it, and then its next start finds the task in its queue.
+        let _ = self.inbox.send(Call::GiveBack(polled.into()));
+    }
+}
