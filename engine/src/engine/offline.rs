@@ -102,7 +102,9 @@ impl Core {
 
     /// How long this attempt of a built-in run may wait without any worker; the inner `None` is for ever.
     fn grace(&mut self, target: &Target, event_id: i64) -> Option<Option<Duration>> {
-        let run = self.find(target).ok()?;
+        let Ok(run) = self.find(target) else {
+            return Some(None); // It cannot be read now: it is looked at again later.
+        };
         let execution = self.executions.get(&run)?;
         let interpreter = execution.interpreter.as_ref()?;
         let activity = execution.state.activities.get(&event_id)?;

@@ -298,6 +298,27 @@ fn check_undo(world: &World, run: &Kept) {
     }
 }
 
+/// The runs that have not ended, and where they stand.
+pub fn still_open(world: &World) -> String {
+    let open = runs(world)
+        .into_iter()
+        .filter(|run| !run.state.status.is_closed());
+    let lines = open.map(|run| {
+        let activities: Vec<String> = (run.state.activities.values())
+            .map(|a| format!("{} in {} {:?}", a.activity_id, a.task_queue, a.stage))
+            .collect();
+        let timers: Vec<&String> = run.state.timers.keys().collect();
+        format!(
+            "{}: {:?}, {} {timers:?}, due {:?}\n",
+            run.state.workflow_id,
+            run.state.workflow_task,
+            activities.join(", "),
+            run.state.next_due()
+        )
+    });
+    lines.collect()
+}
+
 /// Whether every run has ended.
 pub fn all_closed(world: &World) -> bool {
     runs(world).iter().all(|run| run.state.status.is_closed())

@@ -442,7 +442,12 @@ impl World {
                 return;
             }
         }
-        panic!("{}: something never ends:\n{}", self.line(), self.story());
+        panic!(
+            "{}: something never ends:\n{}{}",
+            self.line(),
+            invariants::still_open(self),
+            self.story()
+        );
     }
 
     /// The line that reproduces this run.

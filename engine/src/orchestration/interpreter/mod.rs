@@ -362,8 +362,8 @@ impl Interpreter {
         }
     }
 
-    /// Every command of a turn stands before anything else happens. A cancelled activity that nobody ran closes right behind the
-    /// request; and between a live turn and its completion only the workflow task itself is written.
+    /// Every command of a turn stands before anything else happens. A cancelled activity that nobody runs closes right behind the
+    /// request, with its start if an attempt of it has timed out; and between a live turn and its completion only the workflow task itself is written.
     fn refuse_unless_recorded(&self, event: &HistoryEvent) -> Result<(), NonDeterminism> {
         let may_interrupt = match &event.attributes {
             Some(
@@ -375,7 +375,10 @@ impl Interpreter {
                 | Attributes::WorkflowTaskScheduledEventAttributes(_),
             ) => self.live.is_some(),
             Some(Attributes::WorkflowTaskCompletedEventAttributes(_)) => self.live.is_some(),
-            Some(Attributes::ActivityTaskCanceledEventAttributes(_)) => self.live.is_none(),
+            Some(
+                Attributes::ActivityTaskStartedEventAttributes(_)
+                | Attributes::ActivityTaskCanceledEventAttributes(_),
+            ) => self.live.is_none(),
             _ => false,
         };
         if may_interrupt || (self.live.is_none() && self.expected.is_empty()) {
