@@ -19,3 +19,4 @@ pub mod planner;
 pub mod registry;
 pub mod seams;
 pub mod server;
+pub mod visibility;

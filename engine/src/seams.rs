@@ -111,6 +111,14 @@ where
     tokio::spawn(future)
 }
 
+/// Runs what may wait for the disk on a thread of its own.
+pub fn blocking<T>(work: impl FnOnce() -> T + Send + 'static) -> tokio::task::JoinHandle<T>
+where
+    T: Send + 'static,
+{
+    tokio::task::spawn_blocking(work)
+}
+
 /// Waits.
 pub async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;

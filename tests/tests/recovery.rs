@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrion::engine::{CallError, Engine, EngineOptions, NoSurroundings, Target};
+use orchestrion::engine::{
+    CallError, Engine, EngineOptions, Keep, NoSurroundings, Surroundings, Target,
+};
 use orchestrion::orchestration::submission::json_payloads;
-use orchestrion::orchestration::{Action, Options, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE};
+use orchestrion::orchestration::{
+    Action, Effect, Options, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE,
+};
 use orchestrion::plan::{Plan, PlanTask};
 use orchestrion::seams::{Clock, ManualClock, SeededChance};
 use orchestrion_history::ids::{Namespace, ShardId, TaskQueueName, Timestamp, WorkflowId};
@@ -103,6 +107,7 @@ fn index(store: &dyn Store) -> Vec<(Key, Bytes)> {
                 of(KeyRange::queues(*s)),
                 of(KeyRange::timers(*s)),
                 of(KeyRange::listings(*s)),
+                KeyRange::lines(*s).map(of).concat(),
             ]
             .concat()
         })
@@ -287,6 +292,84 @@ async fn closed_runs_leave_after_their_retention_and_open_ones_stay() {
             .len()
     });
     assert_eq!(journals.iter().sum::<usize>(), 1);
+    let lines = [ShardId(0), ShardId(1)]
+        .iter()
+        .flat_map(|shard| KeyRange::lines(*shard))
+        .map(|range| shared.scan(&range, 10, false).unwrap().entries.len());
+    assert_eq!(lines.sum::<usize>(), 3, "by id, by type, by status");
+    engine.stop();
+}
+
+/// Keeps closed runs of `p_long` for an hour, and nothing of `p_gone`.
+struct Keeping;
+
+impl Surroundings for Keeping {
+    fn outbox_entries(&self, _namespace: &Namespace, _effect: &Effect) -> Vec<(Key, Bytes)> {
+        Vec::new()
+    }
+
+    fn outbox_committed(&self, _keys: Vec<Key>) {}
+
+    fn keep(&self, namespace: &Namespace) -> Keep {
+        match namespace.as_str() {
+            "p_long" => Keep::For(Duration::from_secs(3_600)),
+            "p_gone" => Keep::Nothing,
+            _ => Keep::AsSet,
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_namespace_keeps_its_runs_for_its_own_time() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = ManualClock::at(EPOCH);
+    let options = EngineOptions {
+        shards: 2,
+        retention: Duration::from_secs(60),
+        retention_sweep: Duration::from_secs(1),
+        ..EngineOptions::default()
+    };
+    let engine = Engine::start(
+        store.clone(),
+        Arc::new(clock.clone()),
+        Box::new(SeededChance::new(1)),
+        Box::new(Keeping),
+        options,
+    )
+    .unwrap();
+    let handle = engine.handle();
+    let names = ["p_1", "p_long", "p_gone"].map(|name| Namespace::parse(name).unwrap());
+    for name in &names {
+        handle.start(name.clone(), start("o_1")).await.unwrap();
+        if name.as_str() != "p_gone" {
+            let target = Target {
+                namespace: name.clone(),
+                ..target("o_1")
+            };
+            let end = Request::Terminate(Box::default());
+            handle.request(target, end).await.unwrap();
+        }
+    }
+    let sweep = async |by: u64| {
+        // Pages of a sweep lie a little apart, and what one ended the next removes.
+        clock.advance(Duration::from_secs(by));
+        for _ in 0..20 {
+            clock.advance(Duration::from_millis(300));
+            let _ = handle
+                .presence(names[0].clone(), TaskQueueName::parse("q").unwrap())
+                .await;
+        }
+        names
+            .each_ref()
+            .map(|name| handle.list(name, 10).unwrap().len())
+    };
+    assert_eq!(
+        sweep(5).await,
+        [1, 1, 0],
+        "an open run of a deleted namespace is ended"
+    );
+    assert_eq!(sweep(120).await, [0, 1, 0]);
+    assert_eq!(sweep(3_600).await, [0, 0, 0]);
     engine.stop();
 }
 

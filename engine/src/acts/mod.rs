@@ -232,6 +232,11 @@ pub fn word(what: What) -> &'static str {
         What::PlanCacheCleared => "plan cache cleared",
         What::OrchestrationCancelled => "orchestration cancelled",
         What::AuditExported => "audit exported",
+        What::NamespaceRegistered => "namespace registered",
+        What::NamespaceUpdated => "namespace updated",
+        What::NamespaceDeleted => "namespace deleted",
+        What::SearchAttributeAdded => "search attribute added",
+        What::SearchAttributeRemoved => "search attribute removed",
     }
 }
 

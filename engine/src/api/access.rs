@@ -6,17 +6,16 @@
 //!  server     none      the project's, only     all
 //! ```
 //!
-//! A project's namespace is its id. `default` is there without a project; in `server` mode it is the admin's.
+//! A project's namespace is its id. `default` and registered namespaces are there without a project; in `server` mode they are the
+//! admin's.
 //!
 //! Invariant: nothing but [`Caller::open`] makes a namespace of a name that came over gRPC.
 
 use orchestrion_history::ids::Namespace;
 
-use crate::registry::Registry;
+pub use crate::registry::DEFAULT_NAMESPACE;
 use crate::registry::ids::KeyDigest;
-
-/// The namespace that is there without a project.
-pub const DEFAULT_NAMESPACE: &str = "default";
+use crate::registry::{Identity, NamespaceState, Registry};
 
 /// Whether calls need a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +35,7 @@ pub enum Caller {
     /// May do everything: the server is open, or the admin calls.
     Trusted,
     /// Somebody with a project's key.
-    Project(Namespace),
+    Project(Identity),
 }
 
 /// Why a namespace stays closed.
@@ -46,7 +45,9 @@ pub enum Closed {
     #[error("namespace is not set: name one, such as {DEFAULT_NAMESPACE}")]
     Unnamed,
     /// There is none of that name.
-    #[error("namespace {0} is not found: it is a project's id, or {DEFAULT_NAMESPACE}")]
+    #[error(
+        "namespace {0} is not found: it is a project's id, {DEFAULT_NAMESPACE}, or one that was registered"
+    )]
     Unknown(String),
     /// The key is another project's.
     #[error(
@@ -66,7 +67,7 @@ impl Access {
         if *admin == Some(digest) {
             return Some(Caller::Trusted);
         }
-        registry.authenticate(digest).map(Caller::Project)
+        registry.identify(digest).map(Caller::Project)
     }
 }
 
@@ -78,13 +79,12 @@ impl Caller {
         }
         let unknown = || Closed::Unknown(name.to_owned());
         match self {
-            Self::Project(own) if own.as_str() == name => Ok(own.clone()),
+            Self::Project(own) if own.namespace.as_str() == name => Ok(own.namespace.clone()),
             // Whether there is one of that name is not this caller's business.
             Self::Project(_) => Err(Closed::Foreign(name.to_owned())),
             Self::Trusted => {
                 let namespace = Namespace::parse(name).map_err(|_| unknown())?;
-                let exists = name == DEFAULT_NAMESPACE || registry.project(&namespace).is_some();
-                if exists {
+                if registry.namespace_state(&namespace) == NamespaceState::Registered {
                     Ok(namespace)
                 } else {
                     Err(unknown())
@@ -127,7 +127,10 @@ mod tests {
             access.admit(Some("admin"), &registry),
             Some(Caller::Trusted)
         );
-        let caller = Caller::Project(Namespace::parse("p_1").unwrap());
+        let caller = Caller::Project(Identity {
+            namespace: Namespace::parse("p_1").unwrap(),
+            key_id: "k".to_owned(),
+        });
         assert!(caller.open("p_1", &registry).is_ok());
         for other in ["p_2", "default"] {
             assert_eq!(

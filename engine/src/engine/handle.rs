@@ -22,6 +22,7 @@ use orchestrion_proto::v1::{CurrentRun, RunHead, Visibility};
 use tokio::sync::{mpsc, oneshot};
 
 use super::call::{Call, Poller, ReplyTo};
+use crate::visibility::Index;
 
 /// Which execution: without a run id, the newest run.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -322,20 +323,15 @@ impl Handle {
 
     /// The newest `limit` runs of a namespace, newest first.
     pub fn list(&self, namespace: &Namespace, limit: usize) -> Result<Vec<Visibility>, CallError> {
-        let mut all = Vec::new();
-        for shard in 0..self.shards {
-            let range = KeyRange::visibility(orchestrion_history::ids::ShardId(shard), namespace);
-            for (key, bytes) in self.store.scan(&range, limit, false)?.entries {
-                all.push(Visibility::decode(bytes).map_err(|e| corrupt(&key, &e))?);
-            }
+        Ok(self.index().newest(namespace, limit)?)
+    }
+
+    /// The listings, to be asked with queries.
+    pub fn index(&self) -> Index<'_> {
+        Index {
+            store: &*self.store,
+            shards: self.shards,
         }
-        all.sort_by(|a, b| {
-            b.started_at
-                .cmp(&a.started_at)
-                .then_with(|| a.run_id.cmp(&b.run_id))
-        });
-        all.truncate(limit);
-        Ok(all)
     }
 
     /// The store, for reads of committed records.

@@ -54,6 +54,22 @@ pub trait Surroundings: Send + 'static {
 
     /// These entries are durable: deliver them.
     fn outbox_committed(&self, keys: Vec<Key>);
+
+    /// How long closed runs of a namespace are kept.
+    fn keep(&self, _namespace: &Namespace) -> Keep {
+        Keep::AsSet
+    }
+}
+
+/// How long closed runs are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// As the engine's options say.
+    AsSet,
+    /// So long.
+    For(Duration),
+    /// Not at all, nor open ones: their namespace was deleted.
+    Nothing,
 }
 
 /// Surroundings without webhooks.

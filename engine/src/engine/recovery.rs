@@ -15,7 +15,7 @@ use orchestrion_proto::v1::RunHead;
 
 use super::builtin;
 use super::core::Core;
-use super::core::index::{queue_value, read_queue_value, visibility};
+use super::core::index::{lasting_lines, queue_value, read_queue_value, status_line, visibility};
 use super::handle::Target;
 use super::matching::{QueueKey, Waiting};
 use super::round::{Inner, Round};
@@ -192,11 +192,14 @@ impl Core {
     }
 
     fn has_listing(&self, shard: ShardId) -> Result<bool, StoreError> {
-        Ok(!self
-            .store
-            .scan(&KeyRange::listings(shard), 1, false)?
-            .entries
-            .is_empty())
+        // Every run stands in the listing and in the line of its workflow id.
+        let [by_workflow, ..] = KeyRange::lines(shard);
+        for range in [KeyRange::listings(shard), by_workflow] {
+            if self.store.scan(&range, 1, false)?.entries.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// One run's entries. A run whose journal does not fold is quarantined by the attempt to load it.
@@ -243,6 +246,12 @@ impl Core {
             key,
             visibility(&run, &workflow_id, state).encode_to_vec().into(),
         );
+        let started = Timestamp(state.started_at);
+        let lasting = lasting_lines(shard, &run, &workflow_id, &state.workflow_type, started);
+        let status = status_line(shard, &run, state.status.wire().into(), started);
+        for line in lasting.into_iter().chain([status]) {
+            listings.index_put(line, Bytes::new());
+        }
         if let Some(due) = state.next_due() {
             let value = Bytes::copy_from_slice(workflow_id.as_str().as_bytes());
             round.index_put(

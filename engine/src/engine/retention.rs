@@ -3,13 +3,16 @@
 use std::time::Duration;
 
 use orchestrion_history::ids::{ShardId, Timestamp, WorkflowId};
+use orchestrion_history::request::{Request, TerminateWorkflow};
 use orchestrion_history::store::{Key, KeyRange, Store, StoreError};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::enums::v1::WorkflowExecutionStatus;
-use orchestrion_proto::v1::{CurrentRun, RunHead};
+use orchestrion_proto::v1::{CurrentRun, RunHead, Visibility};
 
+use super::Keep;
 use super::core::Core;
-use super::round::Round;
+use super::core::index::{lasting_lines, status_line};
+use super::round::{Inner, Round};
 
 /// Run heads looked at in one round.
 const HEADS_PER_PAGE: usize = 256;
@@ -29,13 +32,11 @@ impl Core {
         metrics::gauge!("orchestrion_timers").set(self.timers.len() as f64);
         metrics::gauge!("orchestrion_executions_cached").set(self.executions.len() as f64);
 
-        let kept = i64::try_from(self.options.retention.as_nanos()).unwrap_or(i64::MAX);
-        let horizon = Timestamp(round.now.0.saturating_sub(kept));
         let (shard, range) = self
             .sweep_at
             .take()
             .unwrap_or_else(|| (ShardId(0), KeyRange::run_heads(ShardId(0))));
-        let next = match self.sweep_page(round, shard, &range, horizon) {
+        let next = match self.sweep_page(round, shard, &range) {
             Ok(Some(rest)) => Some((shard, rest)),
             Ok(None) => Some(ShardId(shard.0 + 1))
                 .filter(|next| next.0 < self.options.shards)
@@ -60,7 +61,6 @@ impl Core {
         round: &mut Round,
         shard: ShardId,
         range: &KeyRange,
-        horizon: Timestamp,
     ) -> Result<Option<KeyRange>, StoreError> {
         let store = self.store.clone();
         let page = store.scan(range, HEADS_PER_PAGE, false)?;
@@ -76,10 +76,34 @@ impl Core {
                 continue;
             };
             let open = head.status == WorkflowExecutionStatus::Running as i32;
-            if !open && head.closed_at <= horizon.0 {
+            let keep = self.surroundings.keep(namespace);
+            let kept = match keep {
+                Keep::AsSet => self.options.retention,
+                Keep::For(kept) => kept,
+                Keep::Nothing => Duration::ZERO,
+            };
+            let leaves = Timestamp(head.closed_at).plus(kept) <= round.now;
+            // A run that cannot be executed cannot be ended either.
+            let stuck = keep == Keep::Nothing && !head.quarantined.is_empty();
+            if (!open && leaves) || stuck {
                 self.forget(&(namespace.clone(), *run_id));
                 remove_run(&*store, round, shard, key, &head)?;
                 removed += 1;
+            } else if open
+                && keep == Keep::Nothing
+                && let Ok(workflow_id) = WorkflowId::parse(&head.workflow_id)
+            {
+                // It leaves with the next sweep.
+                round.inner.push_back(Inner {
+                    namespace: namespace.clone(),
+                    workflow_id,
+                    run_id: *run_id,
+                    request: Request::Terminate(Box::new(TerminateWorkflow {
+                        reason: "its namespace was deleted".to_owned(),
+                        details: None,
+                        identity: "orchestrion".to_owned(),
+                    })),
+                });
             }
         }
         if removed > 0 {
@@ -140,15 +164,23 @@ fn remove_run(
         }
     }
     let started = Timestamp(head.started_at);
-    round.delete(
+    let listing = Key::Visibility {
         shard,
-        Key::Visibility {
-            shard,
-            namespace: namespace.clone(),
-            started,
-            run_id: *run_id,
-        },
-    );
+        namespace: namespace.clone(),
+        started,
+        run_id: *run_id,
+    };
+    let run = (namespace.clone(), *run_id);
+    let listed = store.get(&listing)?;
+    if let Some(row) = listed.and_then(|bytes| Visibility::decode(bytes).ok())
+        && let Ok(id) = WorkflowId::parse(&row.workflow_id)
+    {
+        for line in lasting_lines(shard, &run, &id, &row.workflow_type, started) {
+            round.delete(shard, line);
+        }
+    }
+    round.delete(shard, status_line(shard, &run, head.status, started));
+    round.delete(shard, listing);
     round.delete(
         shard,
         Key::Snapshot {

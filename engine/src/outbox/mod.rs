@@ -36,12 +36,12 @@ use tokio::sync::mpsc;
 
 pub use self::sign::{is_signed_by, signature, signatures};
 pub use self::worker::Worker;
-use crate::engine::Surroundings;
+use crate::engine::{Keep, Surroundings};
 use crate::orchestration::Effect;
 use crate::orchestration::effect::{
     COMPENSATION_EVENT_TYPE, compensation_body, compensation_event_id,
 };
-use crate::registry::{Registry, Topic};
+use crate::registry::{NamespaceState, Registry, Topic};
 
 /// Tells the worker of committed entries.
 #[derive(Debug, Clone)]
@@ -88,6 +88,14 @@ impl Surroundings for Outbox {
 
     fn outbox_committed(&self, keys: Vec<Key>) {
         self.notifier.committed(keys);
+    }
+
+    fn keep(&self, namespace: &Namespace) -> Keep {
+        if self.registry.namespace_state(namespace) == NamespaceState::Deleted {
+            return Keep::Nothing;
+        }
+        let known = self.registry.known_namespace(namespace);
+        known.retention.map_or(Keep::AsSet, Keep::For)
     }
 }
 

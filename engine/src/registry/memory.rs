@@ -10,8 +10,9 @@ use orchestrion_history::ids::Namespace;
 
 use super::ids::KeyDigest;
 use super::records::Record;
-use super::{Identity, Project, ProjectKey, RegisteredService, Topic, Webhook};
+use super::{Identity, KnownNamespace, Project, ProjectKey, RegisteredService, Topic, Webhook};
 use crate::plan;
+use crate::visibility::Catalogue;
 
 #[derive(Default)]
 pub(super) struct Memory {
@@ -37,6 +38,9 @@ struct Tenant {
     planning: Arc<[plan::Service]>,
     /// By time of creation, then id.
     webhooks: BTreeMap<(i64, String), Arc<Webhook>>,
+    /// As it was registered or changed, if it was.
+    known: Option<Arc<KnownNamespace>>,
+    catalogue: Arc<Catalogue>,
 }
 
 impl Tenant {
@@ -94,6 +98,18 @@ impl Memory {
                     .webhooks
                     .retain(|_, webhook| webhook.id != id);
             }
+            Record::Namespace { namespace, known } => {
+                self.tenant(namespace).known = Some(Arc::new(known));
+            }
+            Record::SearchAttribute {
+                namespace,
+                name,
+                kind,
+                ..
+            } => Arc::make_mut(&mut self.tenant(namespace).catalogue).add(name, kind),
+            Record::SearchAttributeRemoved { namespace, name } => {
+                Arc::make_mut(&mut self.tenant(namespace).catalogue).remove(&name);
+            }
         }
     }
 
@@ -144,6 +160,16 @@ impl Memory {
 
     pub(super) fn project(&self, namespace: &Namespace) -> Option<Arc<Project>> {
         self.tenants.get(namespace)?.project.clone()
+    }
+
+    pub(super) fn known(&self, namespace: &Namespace) -> Option<Arc<KnownNamespace>> {
+        self.tenants.get(namespace)?.known.clone()
+    }
+
+    pub(super) fn catalogue(&self, namespace: &Namespace) -> Arc<Catalogue> {
+        self.tenants
+            .get(namespace)
+            .map_or_else(Arc::default, |tenant| tenant.catalogue.clone())
     }
 
     pub(super) fn services(&self, namespace: &Namespace) -> Arc<[plan::Service]> {

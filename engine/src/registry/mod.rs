@@ -11,6 +11,7 @@
 //! | API keys, their last use | `api_keys.rs`     |
 //! | services                 | `services.rs`     |
 //! | webhooks, their secrets  | `webhooks.rs`     |
+//! | namespaces, attributes   | `namespaces.rs`   |
 //!
 //! Invariant: memory changes only after the commit, so what a caller was shown survives a crash.
 //! Invariant: each change is committed with the administrative act that tells of it.
@@ -19,6 +20,7 @@
 mod api_keys;
 pub mod ids;
 mod memory;
+mod namespaces;
 mod records;
 mod registrar;
 mod services;
@@ -26,6 +28,7 @@ mod services;
 mod tests;
 mod webhooks;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use orchestrion_history::ids::{Namespace, ShardId, Timestamp};
@@ -35,10 +38,14 @@ use tokio::sync::watch;
 pub use self::api_keys::CreatedApiKey;
 use self::ids::{KeyDigest, WebhookSecret};
 use self::memory::Memory;
+pub use self::namespaces::{
+    DEFAULT_NAMESPACE, KnownNamespace, NamespaceChange, NamespaceError, NamespaceState,
+};
 pub use self::registrar::{CreatedProject, NewProject, Registrar, RegistryError};
 pub use self::services::Registration;
 pub use self::webhooks::{CreatedWebhook, RotatedSecret, WebhookUrl};
 use crate::plan;
+use crate::visibility::Catalogue;
 
 /// Records read at once while loading.
 const LOAD_PAGE: usize = 512;
@@ -194,13 +201,27 @@ impl Registry {
     /// Reads the whole registry from the store: who there is, then what each project has.
     pub fn load(store: &dyn Store) -> Result<Self, StoreError> {
         let mut memory = Memory::default();
-        for kind in [RegistryKind::Project, RegistryKind::ApiKey] {
+        for kind in [
+            RegistryKind::Project,
+            RegistryKind::ApiKey,
+            RegistryKind::Namespace,
+        ] {
             load_kind(store, &mut memory, &Namespace::system(), kind)?;
         }
         for namespace in memory.namespaces() {
             for kind in [RegistryKind::Service, RegistryKind::Webhook] {
                 load_kind(store, &mut memory, &namespace, kind)?;
             }
+        }
+        let default = Namespace::parse(DEFAULT_NAMESPACE).into_iter();
+        let named: BTreeSet<_> = memory.namespaces().into_iter().chain(default).collect();
+        for namespace in named {
+            load_kind(
+                store,
+                &mut memory,
+                &namespace,
+                RegistryKind::SearchAttribute,
+            )?;
         }
         Ok(Self::of(memory))
     }
@@ -228,6 +249,32 @@ impl Registry {
     /// A project.
     pub fn project(&self, namespace: &Namespace) -> Option<Arc<Project>> {
         self.read().project(namespace)
+    }
+
+    /// Every namespace that can be used: `default`, the projects' and the registered ones, by name.
+    pub fn namespaces(&self) -> Vec<Namespace> {
+        let memory = self.read();
+        let default = Namespace::parse(DEFAULT_NAMESPACE).into_iter();
+        let named: BTreeSet<_> = memory.namespaces().into_iter().chain(default).collect();
+        let usable = |namespace: &Namespace| {
+            namespaces::state(&memory, namespace) == NamespaceState::Registered
+        };
+        named.into_iter().filter(usable).collect()
+    }
+
+    /// Whether a namespace can be used.
+    pub fn namespace_state(&self, namespace: &Namespace) -> NamespaceState {
+        namespaces::state(&self.read(), namespace)
+    }
+
+    /// What is known of a namespace beside its name: as it was registered, or as its project says.
+    pub fn known_namespace(&self, namespace: &Namespace) -> KnownNamespace {
+        namespaces::known(&self.read(), namespace)
+    }
+
+    /// What runs of a namespace can be searched by.
+    pub fn catalogue(&self, namespace: &Namespace) -> Arc<Catalogue> {
+        self.read().catalogue(namespace)
     }
 
     /// A project's services, by id, as planning and validation see them.

@@ -5,11 +5,15 @@
 //!  ApiKey    namespace ~system     id = hex digest      v1.ApiKey
 //!  Service   namespace project id  id = service id      v1.Service
 //!  Webhook   namespace project id  id = webhook id      v1.Webhook
+//!  Namespace namespace ~system     id = its name        v1.Namespace
+//!  SearchAttribute  its namespace  id = its name        v1.SearchAttribute
 //! ```
 //!
 //! What leaves is a record as well: its operation removes the key.
 //!
 //! Invariant: decoding what [`encode`] gave yields the same record.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use orchestrion_history::ids::{Namespace, ShardId, Timestamp};
@@ -19,8 +23,12 @@ use orchestrion_proto::v1;
 use serde_json::Value;
 
 use super::ids::{KeyDigest, WebhookSecret};
-use super::{PreviousSecret, Project, ProjectKey, RegisteredService, ServiceKind, Topic, Webhook};
+use super::{
+    KnownNamespace, PreviousSecret, Project, ProjectKey, RegisteredService, ServiceKind, Topic,
+    Webhook,
+};
 use crate::plan;
+use crate::visibility::ValueType;
 
 /// One change of the registry.
 #[derive(Debug, Clone, PartialEq)]
@@ -52,6 +60,20 @@ pub(crate) enum Record {
     WebhookRemoved {
         namespace: Namespace,
         id: String,
+    },
+    Namespace {
+        namespace: Namespace,
+        known: KnownNamespace,
+    },
+    SearchAttribute {
+        namespace: Namespace,
+        name: String,
+        kind: ValueType,
+        created_at: Timestamp,
+    },
+    SearchAttributeRemoved {
+        namespace: Namespace,
+        name: String,
     },
 }
 
@@ -122,6 +144,43 @@ pub(super) fn encode(record: &Record) -> Op {
         Record::WebhookRemoved { namespace, id } => {
             delete(namespace.clone(), RegistryKind::Webhook, id.clone())
         }
+        Record::Namespace { namespace, known } => put(
+            Namespace::system(),
+            RegistryKind::Namespace,
+            namespace.to_string(),
+            &v1::Namespace {
+                name: namespace.to_string(),
+                description: known.description.clone(),
+                owner_email: known.owner_email.clone(),
+                data: known.data.clone().into_iter().collect(),
+                retention: known
+                    .retention
+                    .map_or(0, |kept| i64::try_from(kept.as_nanos()).unwrap_or(i64::MAX)),
+                created_at: known.created_at.0,
+                updated_at: known.updated_at.0,
+                deleted: known.deleted,
+            },
+        ),
+        Record::SearchAttribute {
+            namespace,
+            name,
+            kind,
+            created_at,
+        } => put(
+            namespace.clone(),
+            RegistryKind::SearchAttribute,
+            name.clone(),
+            &v1::SearchAttribute {
+                name: name.clone(),
+                kind: kind.wire().into(),
+                created_at: created_at.0,
+            },
+        ),
+        Record::SearchAttributeRemoved { namespace, name } => delete(
+            namespace.clone(),
+            RegistryKind::SearchAttribute,
+            name.clone(),
+        ),
         Record::Webhook { namespace, webhook } => put(
             namespace.clone(),
             RegistryKind::Webhook,
@@ -182,6 +241,8 @@ pub(super) fn decode(key: &Key, value: &Bytes) -> Result<Option<Record>, StoreEr
         RegistryKind::ApiKey => api_key(value),
         RegistryKind::Service => service(namespace, value),
         RegistryKind::Webhook => webhook(namespace, value),
+        RegistryKind::Namespace => known_namespace(value),
+        RegistryKind::SearchAttribute => search_attribute(namespace, value),
         // Others keep theirs.
         _ => return Ok(None),
     };
@@ -275,6 +336,33 @@ fn webhook(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
         created_at: Timestamp(record.created_at),
     };
     Ok(Record::Webhook { namespace, webhook })
+}
+
+fn known_namespace(value: &Bytes) -> Result<Record, String> {
+    let record = v1::Namespace::decode(value.clone()).map_err(|e| e.to_string())?;
+    let namespace = Namespace::parse(&record.name).map_err(|e| e.to_string())?;
+    let retention = u64::try_from(record.retention).map_err(|e| e.to_string())?;
+    let known = KnownNamespace {
+        description: record.description,
+        owner_email: record.owner_email,
+        data: record.data.into_iter().collect(),
+        retention: (retention > 0).then(|| Duration::from_nanos(retention)),
+        created_at: Timestamp(record.created_at),
+        updated_at: Timestamp(record.updated_at),
+        deleted: record.deleted,
+    };
+    Ok(Record::Namespace { namespace, known })
+}
+
+fn search_attribute(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
+    let record = v1::SearchAttribute::decode(value.clone()).map_err(|e| e.to_string())?;
+    let kind = ValueType::of(record.kind).ok_or("its type is not known")?;
+    Ok(Record::SearchAttribute {
+        namespace,
+        name: record.name,
+        kind,
+        created_at: Timestamp(record.created_at),
+    })
 }
 
 #[cfg(test)]

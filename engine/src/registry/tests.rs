@@ -13,6 +13,7 @@ use crate::engine::{Engine, EngineOptions, NoSurroundings};
 use crate::registry::ids::ApiKey;
 use crate::registry::ids::tests::CountingIds;
 use crate::seams::{Clock, ManualClock, SystemChance};
+use crate::visibility::ValueType;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -312,4 +313,123 @@ async fn a_service_that_is_connected_is_deleted_by_force_only() {
         stage.told()[2..],
         ["service registered s_", "service deleted s_"]
     );
+}
+
+#[tokio::test]
+async fn namespaces_and_their_search_attributes_survive_a_restart() {
+    let stage = Stage::set().await;
+    let registrar = &stage.registrar;
+    let change = NamespaceChange {
+        description: Some("tests".into()),
+        data: [("team".to_owned(), "a".to_owned())].into(),
+        retention: Some(MINUTE),
+        ..NamespaceChange::default()
+    };
+    let made = registrar
+        .register_namespace("orders", change, &actor())
+        .await
+        .unwrap();
+    let again = registrar
+        .register_namespace("orders", NamespaceChange::default(), &actor())
+        .await;
+    assert_eq!(again, Err(NamespaceError::Exists("orders".into())));
+    for name in ["", "~system", "p_1", "a b"] {
+        let refused = registrar
+            .register_namespace(name, NamespaceChange::default(), &actor())
+            .await;
+        assert!(refused.is_err(), "{name:?}");
+    }
+    let wanted = [("Customer", ValueType::Keyword), ("Amount", ValueType::Int)];
+    let wanted = wanted.map(|(name, kind)| (name.to_owned(), kind));
+    registrar
+        .add_search_attributes(&made, wanted.clone().into(), &actor())
+        .await
+        .unwrap();
+    registrar
+        .remove_search_attributes(&made, vec!["Amount".into()], &actor())
+        .await
+        .unwrap();
+    let later = NamespaceChange {
+        owner_email: Some("a@example.invalid".into()),
+        ..NamespaceChange::default()
+    };
+    registrar
+        .update_namespace(&made, later, &actor())
+        .await
+        .unwrap();
+
+    let stage = stage.restart();
+    let registry = stage.registry();
+    let known = registry.known_namespace(&made);
+    assert_eq!(known.description, "tests");
+    assert_eq!(known.owner_email, "a@example.invalid");
+    assert_eq!(known.retention, Some(MINUTE));
+    assert_eq!(known.data["team"], "a");
+    let catalogue = registry.catalogue(&made);
+    assert_eq!(
+        catalogue.custom().keys().collect::<Vec<_>>(),
+        ["Customer"],
+        "what was removed stays removed"
+    );
+    assert!(
+        registry.catalogue(&stage.namespace).custom().is_empty(),
+        "attributes are their namespace's"
+    );
+    let names: Vec<String> = registry
+        .namespaces()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(names, ["default", "orders", stage.namespace.as_str()]);
+    let retype = [("Customer".to_owned(), ValueType::Int)];
+    let refused = stage
+        .registrar
+        .add_search_attributes(&made, retype.into(), &actor())
+        .await;
+    assert!(matches!(
+        refused,
+        Err(NamespaceError::AttributeExists { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_deleted_namespace_is_gone_and_its_name_is_free_once_it_is_empty() {
+    let stage = Stage::set().await;
+    let made = stage
+        .registrar
+        .register_namespace("orders", NamespaceChange::default(), &actor())
+        .await
+        .unwrap();
+    let start = orchestrion_history::request::StartWorkflow {
+        workflow_id: "w".into(),
+        workflow_type: "t".into(),
+        task_queue: "q".into(),
+        ..Default::default()
+    };
+    let handle = stage.engine.handle();
+    handle.start(made.clone(), start).await.unwrap();
+    for stays in [&stage.namespace, &Namespace::parse("default").unwrap()] {
+        let refused = stage.registrar.delete_namespace(stays, &actor()).await;
+        assert_eq!(refused, Err(NamespaceError::Stays(stays.to_string())));
+    }
+    stage
+        .registrar
+        .delete_namespace(&made, &actor())
+        .await
+        .unwrap();
+    let stage = stage.restart();
+    let state = stage.registry().namespace_state(&made);
+    assert_eq!(state, NamespaceState::Deleted);
+    assert!(!stage.registry().namespaces().contains(&made));
+    let change = NamespaceChange::default();
+    let again = stage
+        .registrar
+        .register_namespace("orders", change.clone(), &actor())
+        .await;
+    assert_eq!(again, Err(NamespaceError::Leaving("orders".into())));
+    let added = stage
+        .registrar
+        .add_search_attributes(&made, [("A".to_owned(), ValueType::Int)].into(), &actor())
+        .await;
+    assert_eq!(added, Err(NamespaceError::Unknown("orders".into())));
 }

@@ -19,7 +19,7 @@ use std::fmt;
 use bytes::Bytes;
 
 pub use self::entry::{entry_ops, read_entry};
-pub use self::keys::{Family, InvalidKey, Key, KeyRange, QueueKind, RegistryKind};
+pub use self::keys::{Family, InvalidKey, Key, KeyRange, LineOf, QueueKind, RegistryKind};
 pub use self::memory::{MemorySnapshot, MemoryStore};
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::{RocksStore, RocksStoreOptions};

@@ -16,11 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use orchestrion::orchestration::{Interpreter, REVERT_ID_PREFIX};
-use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp};
+use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp, WorkflowId};
 use orchestrion_history::record::{Record, decode_entry};
 use orchestrion_history::replay;
 use orchestrion_history::state::{MutableState, Stage};
-use orchestrion_history::store::{Key, KeyRange, QueueKind, Store};
+use orchestrion_history::store::{Key, KeyRange, LineOf, QueueKind, Store};
 use orchestrion_history::tasks;
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as A;
@@ -131,6 +131,7 @@ fn check_indexes(world: &World, kept: &[Kept]) {
     let mut queues = BTreeSet::new();
     let mut timers = BTreeSet::new();
     let mut listings = BTreeMap::new();
+    let mut lines = BTreeSet::new();
     for run in kept {
         for entry in tasks::all(&run.state) {
             if entry.kind == QueueKind::Activity {
@@ -151,9 +152,17 @@ fn check_indexes(world: &World, kept: &[Kept]) {
             run.run_id,
             (run.workflow_id.clone(), i32::from(run.state.status.wire())),
         );
+        for of in [
+            LineOf::Workflow(WorkflowId::parse(&run.workflow_id).unwrap()),
+            LineOf::Type(run.state.workflow_type.clone()),
+            LineOf::Status(i32::from(run.state.status.wire()) as u8),
+        ] {
+            lines.insert((of.to_string(), run.state.started_at, run.run_id));
+        }
     }
     let (mut kept_queues, mut kept_timers, mut kept_listings) =
         (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+    let mut kept_lines = BTreeSet::new();
     for shard in (0..SHARDS).map(ShardId) {
         for (key, value) in scan(world, &KeyRange::queues(shard)) {
             let Key::Queue {
@@ -189,6 +198,20 @@ fn check_indexes(world: &World, kept: &[Kept]) {
             let listed = Visibility::decode(value).unwrap();
             kept_listings.insert(run_id, (listed.workflow_id, listed.status));
         }
+        for range in KeyRange::lines(shard) {
+            for (key, _) in scan(world, &range) {
+                let Key::Line {
+                    of,
+                    started,
+                    run_id,
+                    ..
+                } = key
+                else {
+                    panic!()
+                };
+                kept_lines.insert((of.to_string(), started.0, run_id));
+            }
+        }
     }
     assert_eq!(
         kept_queues,
@@ -201,6 +224,13 @@ fn check_indexes(world: &World, kept: &[Kept]) {
         kept_timers,
         timers,
         "{}: the timer index differs from the journals\n{}",
+        world.line(),
+        world.story()
+    );
+    assert_eq!(
+        kept_lines,
+        lines,
+        "{}: the lines differ from the journals\n{}",
         world.line(),
         world.story()
     );

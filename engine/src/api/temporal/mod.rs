@@ -4,11 +4,15 @@
 //!
 //! Invariant: a namespace comes from [`Caller::open`] only.
 
+mod namespace;
+mod operator;
 mod system;
+mod visibility;
 
 use orchestrion_history::ids::Namespace;
 use orchestrion_proto::services::operator::operator_service_server::OperatorService;
 use orchestrion_proto::services::workflow::workflow_service_server::WorkflowService;
+use orchestrion_proto::temporal::api::operatorservice::v1 as operatorservice;
 use orchestrion_proto::temporal::api::workflowservice::v1 as workflowservice;
 use tonic::{Code, Request, Response, Status};
 
@@ -65,17 +69,107 @@ impl WorkflowService for Temporal {
         &self,
         request: Request<workflowservice::DescribeNamespaceRequest>,
     ) -> Result<Response<workflowservice::DescribeNamespaceResponse>, Status> {
-        let name = &request.get_ref().namespace;
-        let namespace = if name.is_empty() {
-            let id = &request.get_ref().id;
-            let name = system::name_of_id(&self.api, id).unwrap_or_else(|| id.clone());
-            self.namespace(&request, &name)?
-        } else {
-            self.namespace(&request, name)?
-        };
-        Ok(Response::new(system::describe(&self.api, &namespace)))
+        self.describe_a_namespace(request).await
+    }
+
+    async fn list_namespaces(
+        &self,
+        request: Request<workflowservice::ListNamespacesRequest>,
+    ) -> Result<Response<workflowservice::ListNamespacesResponse>, Status> {
+        self.list_all_namespaces(request).await
+    }
+
+    async fn register_namespace(
+        &self,
+        request: Request<workflowservice::RegisterNamespaceRequest>,
+    ) -> Result<Response<workflowservice::RegisterNamespaceResponse>, Status> {
+        self.register_a_namespace(request).await
+    }
+
+    async fn update_namespace(
+        &self,
+        request: Request<workflowservice::UpdateNamespaceRequest>,
+    ) -> Result<Response<workflowservice::UpdateNamespaceResponse>, Status> {
+        self.update_a_namespace(request).await
+    }
+
+    async fn list_workflow_executions(
+        &self,
+        request: Request<workflowservice::ListWorkflowExecutionsRequest>,
+    ) -> Result<Response<workflowservice::ListWorkflowExecutionsResponse>, Status> {
+        self.list_runs(request).await
+    }
+
+    async fn scan_workflow_executions(
+        &self,
+        request: Request<workflowservice::ScanWorkflowExecutionsRequest>,
+    ) -> Result<Response<workflowservice::ScanWorkflowExecutionsResponse>, Status> {
+        self.scan_runs(request).await
+    }
+
+    async fn list_open_workflow_executions(
+        &self,
+        request: Request<workflowservice::ListOpenWorkflowExecutionsRequest>,
+    ) -> Result<Response<workflowservice::ListOpenWorkflowExecutionsResponse>, Status> {
+        self.list_open_runs(request).await
+    }
+
+    async fn list_closed_workflow_executions(
+        &self,
+        request: Request<workflowservice::ListClosedWorkflowExecutionsRequest>,
+    ) -> Result<Response<workflowservice::ListClosedWorkflowExecutionsResponse>, Status> {
+        self.list_closed_runs(request).await
+    }
+
+    async fn count_workflow_executions(
+        &self,
+        request: Request<workflowservice::CountWorkflowExecutionsRequest>,
+    ) -> Result<Response<workflowservice::CountWorkflowExecutionsResponse>, Status> {
+        self.count_runs(request).await
+    }
+
+    async fn get_search_attributes(
+        &self,
+        request: Request<workflowservice::GetSearchAttributesRequest>,
+    ) -> Result<Response<workflowservice::GetSearchAttributesResponse>, Status> {
+        self.get_attributes(request).await
     }
 }
 
 #[tonic::async_trait]
-impl OperatorService for Temporal {}
+impl OperatorService for Temporal {
+    async fn add_search_attributes(
+        &self,
+        request: Request<operatorservice::AddSearchAttributesRequest>,
+    ) -> Result<Response<operatorservice::AddSearchAttributesResponse>, Status> {
+        self.add_attributes(request).await
+    }
+
+    async fn remove_search_attributes(
+        &self,
+        request: Request<operatorservice::RemoveSearchAttributesRequest>,
+    ) -> Result<Response<operatorservice::RemoveSearchAttributesResponse>, Status> {
+        self.remove_attributes(request).await
+    }
+
+    async fn list_search_attributes(
+        &self,
+        request: Request<operatorservice::ListSearchAttributesRequest>,
+    ) -> Result<Response<operatorservice::ListSearchAttributesResponse>, Status> {
+        self.list_attributes(request).await
+    }
+
+    async fn delete_namespace(
+        &self,
+        request: Request<operatorservice::DeleteNamespaceRequest>,
+    ) -> Result<Response<operatorservice::DeleteNamespaceResponse>, Status> {
+        self.delete_a_namespace(request).await
+    }
+
+    async fn list_clusters(
+        &self,
+        request: Request<operatorservice::ListClustersRequest>,
+    ) -> Result<Response<operatorservice::ListClustersResponse>, Status> {
+        self.list_the_cluster(request).await
+    }
+}

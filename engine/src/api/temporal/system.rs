@@ -2,25 +2,17 @@
 //!
 //! Invariant: a capability is true only where its calls are served.
 
-use orchestrion_history::ids::{Namespace, RunId};
+use orchestrion_history::ids::RunId;
 use orchestrion_proto::google::rpc;
-use orchestrion_proto::prost::Message as _;
-use orchestrion_proto::prost_wkt_types::{Any, Duration};
-use orchestrion_proto::temporal::api::enums::v1::NamespaceState;
+use orchestrion_proto::prost::Message;
+use orchestrion_proto::prost_wkt_types::Any;
 use orchestrion_proto::temporal::api::errordetails::v1::NamespaceNotFoundFailure;
-use orchestrion_proto::temporal::api::namespace::v1::{
-    NamespaceConfig, NamespaceInfo, namespace_info,
-};
-use orchestrion_proto::temporal::api::replication::v1::{
-    ClusterReplicationConfig, NamespaceReplicationConfig,
-};
 use orchestrion_proto::temporal::api::workflowservice::v1::{
-    DescribeNamespaceResponse, GetClusterInfoResponse, GetSystemInfoResponse,
-    get_system_info_response,
+    GetClusterInfoResponse, GetSystemInfoResponse, get_system_info_response,
 };
 use tonic::{Code, Status};
 
-use crate::api::access::{Closed, DEFAULT_NAMESPACE};
+use crate::api::access::Closed;
 use crate::api::orra::Api;
 use crate::engine::EngineOptions;
 use crate::registry::ids::digest;
@@ -44,6 +36,7 @@ pub fn system_info() -> GetSystemInfoResponse {
             encoded_failure_attributes: true,
             upsert_memo: true,
             sdk_metadata: true,
+            count_group_by_execution_status: true,
             ..Default::default()
         }),
     }
@@ -76,87 +69,40 @@ pub fn cluster_info(api: &Api) -> GetClusterInfoResponse {
     }
 }
 
-pub fn describe(api: &Api, namespace: &Namespace) -> DescribeNamespaceResponse {
-    let name = namespace.to_string();
-    let description = api
-        .registrar
-        .registry()
-        .project(namespace)
-        .map(|project| project.name.clone())
-        .unwrap_or_default();
-    let retention = api.settings.retention.closed_runs;
-    DescribeNamespaceResponse {
-        namespace_info: Some(NamespaceInfo {
-            id: namespace_id(&name),
-            name,
-            state: NamespaceState::Registered.into(),
-            description,
-            capabilities: Some(namespace_info::Capabilities::default()),
-            limits: Some(namespace_info::Limits {
-                blob_size_limit_error: BLOB_BYTES_MAX,
-                memo_size_limit_error: MEMO_BYTES_MAX,
-                ..Default::default()
-            }),
-            ..Default::default()
-        }),
-        config: Some(NamespaceConfig {
-            workflow_execution_retention_ttl: Some(Duration {
-                seconds: i64::try_from(retention.as_secs()).unwrap_or(i64::MAX),
-                nanos: i32::try_from(retention.subsec_nanos()).unwrap_or_default(),
-            }),
-            ..Default::default()
-        }),
-        replication_config: Some(NamespaceReplicationConfig {
-            active_cluster_name: CLUSTER_NAME.to_owned(),
-            clusters: vec![ClusterReplicationConfig {
-                cluster_name: CLUSTER_NAME.to_owned(),
-                ..Default::default()
-            }],
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
-}
-
-/// The name of the namespace with this id.
-pub fn name_of_id(api: &Api, id: &str) -> Option<String> {
-    if namespace_id(DEFAULT_NAMESPACE) == id {
-        return Some(DEFAULT_NAMESPACE.to_owned());
-    }
-    let projects = api.registrar.registry().projects();
-    let project = projects
-        .iter()
-        .find(|project| namespace_id(&project.id) == id);
-    project.map(|project| project.id.clone())
-}
-
 /// NOT_FOUND as the SDKs read it: for them it is final.
 pub fn namespace_not_found(name: &str, why: &Closed) -> Status {
     let details = NamespaceNotFoundFailure {
         namespace: name.to_owned(),
     };
-    let status = rpc::Status {
-        code: Code::NotFound as i32,
-        message: why.to_string(),
-        details: vec![Any {
-            type_url: "type.googleapis.com/temporal.api.errordetails.v1.NamespaceNotFoundFailure"
-                .to_owned(),
-            value: details.encode_to_vec(),
-        }],
-    };
-    Status::with_details(
+    let message = why.to_string();
+    status_with(
         Code::NotFound,
-        why.to_string(),
-        status.encode_to_vec().into(),
+        message,
+        "NamespaceNotFoundFailure",
+        &details,
     )
 }
 
-fn namespace_id(name: &str) -> String {
+/// An error with the details that the SDKs read: a message of `temporal.api.errordetails.v1`.
+pub fn status_with(code: Code, message: String, name: &str, details: &impl Message) -> Status {
+    let status = rpc::Status {
+        code: code as i32,
+        message: message.clone(),
+        details: vec![Any {
+            type_url: format!("type.googleapis.com/temporal.api.errordetails.v1.{name}"),
+            value: details.encode_to_vec(),
+        }],
+    };
+    Status::with_details(code, message, status.encode_to_vec().into())
+}
+
+/// The id of the namespace of a name.
+pub fn namespace_id(name: &str) -> String {
     id_of("namespace", name)
 }
 
 /// A UUID that is a function of the name.
-fn id_of(domain: &str, name: &str) -> String {
+pub fn id_of(domain: &str, name: &str) -> String {
     let mut bytes = [0u8; 16];
     bytes.copy_from_slice(&digest(domain, &[name.as_bytes()])[..16]);
     // Version 8 of RFC 9562: its bits are the maker's own.

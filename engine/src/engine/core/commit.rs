@@ -13,7 +13,7 @@ use crate::engine::handle::{CallError, Progress};
 use crate::engine::matching::Polled;
 use crate::engine::round::{Outgoing, Round, RunKey};
 
-use super::index::visibility;
+use super::index::{lasting_lines, status_line, visibility};
 use super::{Core, PAUSE_AFTER_FAILURE};
 
 /// A run that leaves memory gets a snapshot when so many records lie behind its last one.
@@ -95,6 +95,20 @@ impl Core {
                     .encode_to_vec()
                     .into(),
             );
+            let status = i32::from(state.status.wire());
+            if execution.listed_status.is_none() {
+                let (id, of) = (&execution.workflow_id, &state.workflow_type);
+                for line in lasting_lines(shard, run, id, of, started) {
+                    round.index_put(line, Bytes::new());
+                }
+            }
+            if execution.listed_status != Some(status) {
+                if let Some(old) = execution.listed_status {
+                    round.index_delete(status_line(shard, run, old, started));
+                }
+                round.index_put(status_line(shard, run, status, started), Bytes::new());
+                execution.listed_status = Some(status);
+            }
             let head = RunHead {
                 workflow_id: execution.workflow_id.to_string(),
                 status: state.status.wire().into(),

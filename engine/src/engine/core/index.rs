@@ -1,8 +1,9 @@
 //! What the indexes hold of a run: the value of a queue entry, the line of a listing.
 
 use bytes::Bytes;
-use orchestrion_history::ids::WorkflowId;
+use orchestrion_history::ids::{ShardId, Timestamp, WorkflowId};
 use orchestrion_history::state::MutableState;
+use orchestrion_history::store::{Key, LineOf};
 use orchestrion_history::tasks::QueueEntry;
 use orchestrion_proto::temporal::api::common::v1::{Memo, SearchAttributes};
 use orchestrion_proto::v1::Visibility;
@@ -39,6 +40,9 @@ pub(in crate::engine) fn visibility(
         .search_attributes
         .iter()
         .filter_map(|(name, payload)| Some((name.clone(), payload.get()?)));
+    // Sizes grow with every commit and are listed once they are final: a row is a function of what its last writing event left.
+    let closed = |size: i64| if state.status.is_closed() { size } else { 0 };
+    let number = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
     Visibility {
         workflow_id: workflow_id.to_string(),
         run_id: run.1.0.to_vec(),
@@ -47,13 +51,53 @@ pub(in crate::engine) fn visibility(
         status: state.status.wire().into(),
         started_at: state.started_at,
         closed_at: state.closed_at,
-        history_length: state.next_event_id - 1,
-        history_bytes: i64::try_from(state.history_bytes).unwrap_or(i64::MAX),
+        history_length: closed(state.next_event_id - 1),
+        history_bytes: closed(number(state.history_bytes)),
+        state_transitions: closed(number(state.records)),
+        execution_at: state.started_at,
         memo: Some(Memo {
             fields: memo.collect(),
         }),
         search_attributes: Some(SearchAttributes {
             indexed_fields: attributes.collect(),
         }),
+        ..Default::default()
+    }
+}
+
+/// The lines a run stands in for good: by its workflow id and by its type.
+pub(in crate::engine) fn lasting_lines(
+    shard: ShardId,
+    run: &RunKey,
+    workflow_id: &WorkflowId,
+    workflow_type: &str,
+    started: Timestamp,
+) -> [Key; 2] {
+    [
+        LineOf::Workflow(workflow_id.clone()),
+        LineOf::Type(workflow_type.to_owned()),
+    ]
+    .map(|of| line(shard, run, of, started))
+}
+
+/// The line a run stands in as long as it has this status.
+pub(in crate::engine) fn status_line(
+    shard: ShardId,
+    run: &RunKey,
+    status: i32,
+    started: Timestamp,
+) -> Key {
+    // Statuses are numbered from 1 to 8.
+    let number = u8::try_from(status).unwrap_or_default();
+    line(shard, run, LineOf::Status(number), started)
+}
+
+fn line(shard: ShardId, run: &RunKey, of: LineOf, started: Timestamp) -> Key {
+    Key::Line {
+        shard,
+        namespace: run.0.clone(),
+        of,
+        started,
+        run_id: run.1,
     }
 }

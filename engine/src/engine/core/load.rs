@@ -123,6 +123,7 @@ impl Core {
                 shard,
                 indexed_due: state.next_due(),
                 snapshot_records,
+                listed_status: Some(state.status.wire().into()),
                 state,
                 interpreter,
                 volatile_start: None,

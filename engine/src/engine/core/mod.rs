@@ -65,6 +65,8 @@ pub(super) struct Execution {
     pub(super) indexed_due: Option<Timestamp>,
     /// Whether its listing is out of date.
     pub(super) relist: bool,
+    /// The status under which the index has it; none before its first commit.
+    listed_status: Option<i32>,
     /// Records in its last snapshot.
     snapshot_records: u64,
     last_used: u64,
@@ -552,6 +554,7 @@ impl Core {
                 buffered_queries: Vec::new(),
                 indexed_due: None,
                 relist: true,
+                listed_status: None,
                 snapshot_records: 0,
                 last_used: self.rounds,
             },

@@ -2,7 +2,7 @@
 //!
 //! Invariant: `decode` reads back exactly what `encode` wrote and refuses everything else.
 
-use super::{Family, Key, QueueKind, RegistryKind};
+use super::{Family, Key, LineOf, QueueKind, RegistryKind};
 use crate::ids::{Namespace, RunId, ShardId, TaskQueueName, Timestamp, WorkflowId};
 
 /// The second part of every key. Persisted.
@@ -20,9 +20,12 @@ pub(super) mod kind {
     pub const TIMER: u8 = 0x31;
     pub const VISIBILITY: u8 = 0x32;
     pub const SNAPSHOT: u8 = 0x33;
+    pub const BY_WORKFLOW: u8 = 0x34;
+    pub const BY_TYPE: u8 = 0x35;
+    pub const BY_STATUS: u8 = 0x36;
 
     #[cfg(test)]
-    pub const ALL: [u8; 13] = [
+    pub const ALL: [u8; 16] = [
         FORMAT,
         SHARD_INFO,
         CURRENT_RUN,
@@ -36,6 +39,9 @@ pub(super) mod kind {
         TIMER,
         VISIBILITY,
         SNAPSHOT,
+        BY_WORKFLOW,
+        BY_TYPE,
+        BY_STATUS,
     ];
 }
 
@@ -184,6 +190,17 @@ impl Key {
                 text(out, namespace.as_str());
                 out.extend_from_slice(&run_id.0);
             }
+            Self::Line {
+                shard,
+                namespace,
+                of,
+                started,
+                run_id,
+            } => {
+                line(out, *shard, namespace, of);
+                out.extend_from_slice(&ordered(!started.0));
+                out.extend_from_slice(&run_id.0);
+            }
         }
     }
 
@@ -211,6 +228,22 @@ impl Key {
 pub(super) fn head(out: &mut Vec<u8>, shard: ShardId, kind: u8) {
     out.extend_from_slice(&shard.0.to_be_bytes());
     out.push(kind);
+}
+
+/// What the keys of all runs of a line begin with.
+pub(super) fn line(out: &mut Vec<u8>, shard: ShardId, namespace: &Namespace, of: &LineOf) {
+    let kind = match of {
+        LineOf::Workflow(_) => kind::BY_WORKFLOW,
+        LineOf::Type(_) => kind::BY_TYPE,
+        LineOf::Status(_) => kind::BY_STATUS,
+    };
+    head(out, shard, kind);
+    text(out, namespace.as_str());
+    match of {
+        LineOf::Workflow(id) => text(out, id.as_str()),
+        LineOf::Type(name) => text(out, name),
+        LineOf::Status(number) => out.push(*number),
+    }
 }
 
 /// Appends a text so that the order of the bytes is the order of the texts, whatever follows.
@@ -304,6 +337,17 @@ impl Fields<'_> {
             kind::SNAPSHOT => Key::Snapshot {
                 shard,
                 namespace: self.namespace()?,
+                run_id: self.run_id()?,
+            },
+            kind::BY_WORKFLOW | kind::BY_TYPE | kind::BY_STATUS => Key::Line {
+                shard,
+                namespace: self.namespace()?,
+                of: match kind {
+                    kind::BY_WORKFLOW => LineOf::Workflow(WorkflowId::parse(self.text()?).ok()?),
+                    kind::BY_TYPE => LineOf::Type(self.text()?),
+                    _ => LineOf::Status(self.take::<1>()?[0]),
+                },
+                started: Timestamp(!self.number()?),
                 run_id: self.run_id()?,
             },
             _ => return None,

@@ -22,6 +22,9 @@
 // | index   | 31   | Timer        | due, namespace, run id                                        |
 // | index   | 32   | Visibility   | namespace, !started, run id                                   |
 // | index   | 33   | Snapshot     | namespace, run id                                             |
+// | index   | 34   | Line         | namespace, workflow id, !started, run id                      |
+// | index   | 35   | Line         | namespace, workflow type, !started, run id                    |
+// | index   | 36   | Line         | namespace, status (u8), !started, run id                      |
 //
 // Numbers are big endian, a signed one with its sign bit flipped; instants are signed nanoseconds. A
 // run id is its 16 bytes. A text is its UTF-8 with 00 written as 00 ff, closed by 00 01, so that "a"
@@ -90,10 +93,14 @@ pub enum RegistryKind {
     Delivery = 8,
     /// `v1.AdministrativeAct`, by time.
     Act = 9,
+    /// `v1.Namespace`.
+    Namespace = 11,
+    /// `v1.SearchAttribute`, by name.
+    SearchAttribute = 12,
 }
 
 impl RegistryKind {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 10] = [
         Self::Project,
         Self::ApiKey,
         Self::Service,
@@ -102,6 +109,8 @@ impl RegistryKind {
         Self::Setting,
         Self::Delivery,
         Self::Act,
+        Self::Namespace,
+        Self::SearchAttribute,
     ];
 
     fn name(self) -> &'static str {
@@ -114,6 +123,8 @@ impl RegistryKind {
             Self::Setting => "setting",
             Self::Delivery => "delivery",
             Self::Act => "act",
+            Self::Namespace => "namespace",
+            Self::SearchAttribute => "search attribute",
         }
     }
 }
@@ -137,6 +148,17 @@ impl QueueKind {
             Self::Activity => "activity",
         }
     }
+}
+
+/// What the runs of a line have in common, in the indexes beside the listing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum LineOf {
+    /// Their workflow id.
+    Workflow(WorkflowId),
+    /// What code runs them.
+    Type(String),
+    /// Where they stand, as the wires number it.
+    Status(u8),
 }
 
 /// Every key there is.
@@ -286,6 +308,21 @@ pub enum Key {
         /// The run.
         run_id: RunId,
     },
+
+    /// A run among those with which it has something in common, newest first. Value: nothing; the run's listing
+    /// says the rest. Life: the run's, for a status as long as it has it.
+    Line {
+        /// The shard of the run's workflow id.
+        shard: ShardId,
+        /// The tenant.
+        namespace: Namespace,
+        /// What they have in common.
+        of: LineOf,
+        /// When the run started.
+        started: Timestamp,
+        /// The run.
+        run_id: RunId,
+    },
 }
 
 impl Key {
@@ -303,7 +340,8 @@ impl Key {
             Self::Queue { .. }
             | Self::Timer { .. }
             | Self::Visibility { .. }
-            | Self::Snapshot { .. } => Family::Index,
+            | Self::Snapshot { .. }
+            | Self::Line { .. } => Family::Index,
         }
     }
 
@@ -322,7 +360,8 @@ impl Key {
             | Self::Queue { shard, .. }
             | Self::Timer { shard, .. }
             | Self::Visibility { shard, .. }
-            | Self::Snapshot { shard, .. } => Some(*shard),
+            | Self::Snapshot { shard, .. }
+            | Self::Line { shard, .. } => Some(*shard),
         }
     }
 }
@@ -442,6 +481,30 @@ impl fmt::Display for Key {
             } => {
                 write!(f, "snapshot of run {run_id}{}", Place(*shard, namespace))
             }
+            Self::Line {
+                shard,
+                namespace,
+                of,
+                started,
+                run_id,
+            } => {
+                write!(
+                    f,
+                    "line of run {run_id} by {of} started {}{}",
+                    Utc(*started),
+                    Place(*shard, namespace)
+                )
+            }
+        }
+    }
+}
+
+impl fmt::Display for LineOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workflow(id) => write!(f, "workflow {id:?}"),
+            Self::Type(name) => write!(f, "type {name:?}"),
+            Self::Status(number) => write!(f, "status {number}"),
         }
     }
 }

@@ -4,8 +4,8 @@
 
 use std::fmt;
 
-use super::codec::{head, kind, ordered, text};
-use super::{Family, Key, QueueKind, RegistryKind};
+use super::codec::{head, kind, line, ordered, text};
+use super::{Family, Key, LineOf, QueueKind, RegistryKind};
 use crate::ids::{Namespace, RunId, ShardId, TaskQueueName, Timestamp};
 
 /// What closes a text in a key.
@@ -51,6 +51,13 @@ impl KeyRange {
     /// The head of every run of a shard.
     pub fn run_heads(shard: ShardId) -> Self {
         Self::within(Family::Truth, shard, kind::RUN_HEAD, |_| {})
+    }
+
+    /// The head of every run of a namespace in a shard.
+    pub fn run_heads_of(shard: ShardId, namespace: &Namespace) -> Self {
+        Self::within(Family::Truth, shard, kind::RUN_HEAD, |out| {
+            text(out, namespace.as_str())
+        })
     }
 
     /// The registry of a namespace.
@@ -201,6 +208,51 @@ impl KeyRange {
         Self::visibility(shard, namespace).after(&last)
     }
 
+    /// The runs of a shard that have something in common, newest first.
+    pub fn line(shard: ShardId, namespace: &Namespace, of: &LineOf) -> Self {
+        let mut from = Vec::with_capacity(96);
+        line(&mut from, shard, namespace, of);
+        Self::beginning(Family::Index, from)
+    }
+
+    /// Of a listing or a line: the runs that started at `oldest` or later, and at `newest` or before. `behind` is a place in that
+    /// order (an instant, a run): only what comes after it, whether or not it is (still) there.
+    #[must_use]
+    pub fn started_between(
+        &self,
+        oldest: Option<Timestamp>,
+        newest: Option<Timestamp>,
+        behind: Option<(Timestamp, RunId)>,
+    ) -> Self {
+        let at = |started: Timestamp| {
+            let mut bytes = self.from.clone();
+            bytes.extend_from_slice(&ordered(!started.0));
+            bytes
+        };
+        let from = newest.map_or_else(|| self.from.clone(), at);
+        let behind = behind.map_or_else(Vec::new, |(started, run_id)| {
+            let mut bytes = at(started);
+            bytes.extend_from_slice(&run_id.0);
+            // No key is a prefix of another, so the least bytes above a key are the key and a zero.
+            bytes.push(0);
+            bytes
+        });
+        Self {
+            family: self.family,
+            from: from.max(behind),
+            until: oldest.map_or_else(
+                || self.until.clone(),
+                |oldest| Self::beginning(self.family, at(oldest)).until,
+            ),
+        }
+    }
+
+    /// Every line of a shard: by workflow, by type, by status.
+    pub fn lines(shard: ShardId) -> [Self; 3] {
+        [kind::BY_WORKFLOW, kind::BY_TYPE, kind::BY_STATUS]
+            .map(|kind| Self::within(Family::Index, shard, kind, |_| {}))
+    }
+
     /// Every snapshot of a shard.
     pub fn snapshots(shard: ShardId) -> Self {
         Self::within(Family::Index, shard, kind::SNAPSHOT, |_| {})
@@ -255,6 +307,11 @@ impl KeyRange {
         let mut from = Vec::with_capacity(96);
         head(&mut from, shard, kind);
         fields(&mut from);
+        Self::beginning(family, from)
+    }
+
+    /// All keys that begin with these bytes, which begin with a shard and a kind.
+    fn beginning(family: Family, from: Vec<u8>) -> Self {
         let mut until = from.clone();
         while until.pop_if(|byte| *byte == u8::MAX).is_some() {}
         *until

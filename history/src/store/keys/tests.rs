@@ -12,6 +12,16 @@ fn namespace() -> Namespace {
     Namespace::parse("ns").unwrap()
 }
 
+fn line(shard: ShardId, namespace: &Namespace, of: LineOf) -> Key {
+    Key::Line {
+        shard,
+        namespace: namespace.clone(),
+        of,
+        started: Timestamp(1),
+        run_id: RUN,
+    }
+}
+
 /// One key of each kind, with the bytes it has had since format 1.
 fn golden() -> Vec<(Key, &'static str)> {
     let shard = ShardId(3);
@@ -115,10 +125,26 @@ fn golden() -> Vec<(Key, &'static str)> {
         (
             Key::Snapshot {
                 shard,
-                namespace,
+                namespace: namespace.clone(),
                 run_id: RUN,
             },
             hex(format!("0003336e730001{run}")),
+        ),
+        (
+            line(
+                shard,
+                &namespace,
+                LineOf::Workflow(WorkflowId::parse("w").unwrap()),
+            ),
+            hex(format!("0003346e7300017700017ffffffffffffffe{run}")),
+        ),
+        (
+            line(shard, &namespace, LineOf::Type("t".into())),
+            hex(format!("0003356e7300017400017ffffffffffffffe{run}")),
+        ),
+        (
+            line(shard, &namespace, LineOf::Status(2)),
+            hex(format!("0003366e730001027ffffffffffffffe{run}")),
         ),
     ]
 }
@@ -143,7 +169,7 @@ fn every_kind_has_a_golden_key() {
 fn enumerations_keep_their_numbers() {
     assert_eq!(
         RegistryKind::ALL.map(|kind| kind as u8),
-        [1, 2, 3, 4, 5, 6, 8, 9]
+        [1, 2, 3, 4, 5, 6, 8, 9, 11, 12]
     );
     assert_eq!(QueueKind::ALL.map(|kind| kind as u8), [1, 2]);
     assert_eq!(
@@ -184,6 +210,18 @@ fn keys_read_as_sentences() {
             r#"started 1970-01-01T00:00:00.000000001Z in namespace "ns", shard 3"#
         ),
         r#"snapshot of run abababab-abab-abab-abab-abababababab in namespace "ns", shard 3"#,
+        concat!(
+            r#"line of run abababab-abab-abab-abab-abababababab by workflow "w" "#,
+            r#"started 1970-01-01T00:00:00.000000001Z in namespace "ns", shard 3"#
+        ),
+        concat!(
+            r#"line of run abababab-abab-abab-abab-abababababab by type "t" "#,
+            r#"started 1970-01-01T00:00:00.000000001Z in namespace "ns", shard 3"#
+        ),
+        concat!(
+            "line of run abababab-abab-abab-abab-abababababab by status 2 ",
+            r#"started 1970-01-01T00:00:00.000000001Z in namespace "ns", shard 3"#
+        ),
     ];
     assert_eq!(shown, expected);
 }
@@ -314,6 +352,26 @@ fn ranges_hold_what_they_name() {
     assert!(behind.contains(&line(4, RunId([0; 16]))));
     assert!(behind.contains(&line(i64::MIN, last_run)));
 
+    let of = LineOf::Type("t".into());
+    let started = |at| Key::Line {
+        shard,
+        namespace: namespace(),
+        of: of.clone(),
+        started: Timestamp(at),
+        run_id: last_run,
+    };
+    let line = KeyRange::line(shard, &namespace(), &of);
+    let within = line.started_between(Some(Timestamp(3)), Some(Timestamp(5)), None);
+    for at in 2..7 {
+        assert!(line.contains(&started(at)));
+        assert_eq!(within.contains(&started(at)), (3..=5).contains(&at), "{at}");
+    }
+    let rest = line.started_between(None, None, Some((Timestamp(4), last_run)));
+    assert!(!rest.contains(&started(4)) && rest.contains(&started(3)));
+    let longer = KeyRange::line(shard, &namespace(), &LineOf::Type("ta".into()));
+    assert!(!longer.contains(&started(4)));
+    assert!(KeyRange::lines(shard)[1].contains(&started(4)));
+
     let record = |kind, id: &str| Key::Registry {
         shard,
         namespace: namespace(),
@@ -378,7 +436,7 @@ fn keys() -> impl Strategy<Value = Key> {
     let digest = prop_oneof![Just([0u8; 32]), any::<[u8; 32]>()];
     (
         owned,
-        0..13u8,
+        0..16u8,
         texts(),
         (0..RegistryKind::ALL.len(), 0..2usize),
         (numbers(), numbers()),
@@ -448,9 +506,20 @@ fn keys() -> impl Strategy<Value = Key> {
                         started: Timestamp(number),
                         run_id,
                     },
-                    _ => Key::Snapshot {
+                    12 => Key::Snapshot {
                         shard,
                         namespace,
+                        run_id,
+                    },
+                    by => Key::Line {
+                        shard,
+                        namespace,
+                        of: match by {
+                            13 => LineOf::Workflow(WorkflowId::parse(id).unwrap()),
+                            14 => LineOf::Type(id),
+                            _ => LineOf::Status(other.to_be_bytes()[7]),
+                        },
+                        started: Timestamp(number),
                         run_id,
                     },
                 }
@@ -580,6 +649,24 @@ fn logical(key: &Key) -> Vec<Field> {
         Key::Snapshot {
             namespace, run_id, ..
         } => (12, vec![text(namespace.as_str()), run(run_id)]),
+        Key::Line {
+            namespace,
+            of,
+            started,
+            run_id,
+            ..
+        } => {
+            let (place, common) = match of {
+                LineOf::Workflow(id) => (13, text(id.as_str())),
+                LineOf::Type(name) => (14, text(name)),
+                LineOf::Status(number) => (15, Number(i128::from(*number))),
+            };
+            let at = Number(-i128::from(started.0));
+            (
+                place,
+                vec![text(namespace.as_str()), common, at, run(run_id)],
+            )
+        }
     };
     let shard = key.shard().map_or(i128::MAX, |shard| i128::from(shard.0));
     [Number(shard), Number(kind)]
