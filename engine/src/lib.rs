@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod housekeeping;
+pub mod journal_json;
 pub mod orchestration;
 pub mod outbox;
 pub mod plan;

@@ -75,3 +75,7 @@ pub mod services {
     pub const FILE_DESCRIPTORS: &[u8] =
         include_bytes!(concat!(env!("OUT_DIR"), "/services/reflection.bin"));
 }
+
+/// The descriptors of [`v1`] and of all it builds on, as an encoded `FileDescriptorSet`.
+pub const JOURNAL_DESCRIPTORS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/journal_descriptors.bin"));

@@ -9,9 +9,7 @@ use orchestrion::engine::{
     CallError, Engine, EngineOptions, Keep, NoSurroundings, Surroundings, Target,
 };
 use orchestrion::orchestration::submission::json_payloads;
-use orchestrion::orchestration::{
-    Action, Effect, Options, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE,
-};
+use orchestrion::orchestration::{Action, Effect, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE};
 use orchestrion::plan::{Plan, PlanTask};
 use orchestrion::seams::{Clock, ManualClock, SeededChance};
 use orchestrion_history::ids::{Namespace, ShardId, TaskQueueName, Timestamp, WorkflowId};
@@ -85,7 +83,7 @@ fn start(id: &str) -> StartWorkflow {
             tasks: vec![task("task1"), task("task2")],
             parallel_groups: Vec::new(),
         }),
-        options: Options::default(),
+        ..Submission::default()
     };
     StartWorkflow {
         workflow_id: id.to_owned(),

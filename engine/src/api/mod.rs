@@ -5,3 +5,4 @@
 pub mod access;
 pub mod orra;
 pub mod temporal;
+pub mod v1;

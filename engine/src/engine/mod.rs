@@ -18,6 +18,7 @@
 pub mod call;
 pub mod handle;
 pub mod polling;
+pub mod journal;
 
 mod builtin;
 mod core;

@@ -46,8 +46,10 @@ pub enum FinalStatus {
     Completed,
     /// A task failed.
     Failed,
-    /// A service, or a caller, asked for its end.
+    /// A service asked for its end.
     Aborted,
+    /// A caller asked for its end.
+    Cancelled,
 }
 
 impl FinalStatus {
@@ -57,6 +59,7 @@ impl FinalStatus {
             Self::Completed => "completed",
             Self::Failed => "failed",
             Self::Aborted => "aborted",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -66,6 +69,7 @@ impl FinalStatus {
             Self::Completed => "orchestration.completed",
             Self::Failed => "orchestration.failed",
             Self::Aborted => "orchestration.aborted",
+            Self::Cancelled => "orchestration.cancelled",
         }
     }
 }

@@ -21,7 +21,7 @@ mod outcome;
 
 pub use self::effect::{Effect, StatusChange};
 pub use self::interpreter::{Interpreter, NonDeterminism, Turn};
-pub use self::submission::{Action, Options, PlanningResult, Submission};
+pub use self::submission::{Action, Options, PlanningResult, Rules, Submission};
 
 use orchestrion_history::ids::Timestamp;
 use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
@@ -39,6 +39,11 @@ pub const PLAN_ACTIVITY_TYPE: &str = "plan.generate";
 pub const PLAN_ACTIVITY_ID: &str = "plan";
 /// The signal that carries a result which came after its activity had closed: `{"task":id,"result":{task,compensation}}`. Persisted.
 pub const LATE_RESULT_SIGNAL: &str = "orchestrion.late_result";
+/// The signal that asks for the end of an orchestration and says whether what was done is undone:
+/// `{"reason":text,"compensate":bool}`. A cancel request asks for the end and the undoing. Persisted.
+pub const CANCEL_SIGNAL: &str = "orchestrion.cancel";
+/// The reason of a cancel for which nobody gave one.
+pub const UNREASONED: &str = "no reason was given";
 /// The header field of a revert: why it is asked for. Persisted.
 pub const COMPENSATION_HEADER: &str = "orchestrion-compensation";
 /// What stands before a task's id in the activity id of its revert. Persisted.

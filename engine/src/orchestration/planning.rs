@@ -401,7 +401,7 @@ mod tests {
             },
             data: Vec::new(),
             plan: None,
-            options: Default::default(),
+            ..Default::default()
         };
         Dispatch {
             namespace: Namespace::parse("p_1").unwrap(),

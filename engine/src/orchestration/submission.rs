@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::plan::{Parameter, Plan};
 
 /// The input of an orchestration's run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Submission {
     /// What is wanted.
     pub action: Action,
@@ -30,6 +30,50 @@ pub struct Submission {
     /// A URL that is told of the end, beside the project's webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<String>,
+    /// Which rules of the interpreter the run began under; see [`Rules`]. What is not said is the oldest.
+    #[serde(default)]
+    pub rules: Rules,
+    /// Results of another orchestration that this one takes over instead of running their tasks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taken_over: Vec<TakenOver>,
+    /// The orchestration it was forked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<Origin>,
+}
+
+/// Rules of the interpreter that a replay can see, by number. A run keeps those it began under. Persisted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rules(u32);
+
+impl Rules {
+    /// What new runs begin under.
+    pub const NEWEST: Self = Self(1);
+
+    /// From 1 on: a run that was cancelled is `cancelled`; before, it was `aborted`.
+    pub fn tell_cancelled(self) -> bool {
+        self.0 >= 1
+    }
+}
+
+/// A result that was not come by here.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TakenOver {
+    /// The task, of the same id in both plans.
+    pub task: String,
+    /// What it returned there.
+    pub output: Value,
+}
+
+/// Where an orchestration was forked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The other orchestration.
+    pub orchestration: String,
+    /// Its run.
+    pub run_id: String,
+    /// The task from which this one runs anew.
+    pub task: String,
 }
 
 /// What is wanted, in plain language.

@@ -4,7 +4,7 @@
 //!  reply:       <think> … </think>? then ```json {plan} ``` or {plan}
 //!  submission:  {plan} | [task, …]
 //!  plan:        {"tasks": [task, …], "task_zero"?: {constants}, anything else is ignored}
-//!  task:        {"id": "task0", "input": {constants}} | {"id": …, "service": …, "input": {…}}
+//!  task:        {"id": "task0", "input": {constants}} | {"id": …, "service": …, "input": {…}, "after"?: [ids], of callers only}
 //!  refusal:     a task with the id "final"; its input's "error" says why the action cannot be done
 //! ```
 
@@ -50,6 +50,8 @@ pub struct DraftTask {
     pub service: Option<String>,
     /// Literals and references.
     pub input: Map<String, Value>,
+    /// Tasks that come before it although it refers to nothing of theirs. Only callers say so.
+    pub after: Vec<String>,
 }
 
 /// What a draft turned out to be.
@@ -217,10 +219,18 @@ fn parse_task(task: &Value, index: usize, by_caller: bool) -> Result<DraftTask, 
         Some(Value::Object(input)) => input.clone(),
         Some(_) => return shape(at("input"), "a JSON object"),
     };
+    let after = match members.get("after").filter(|_| by_caller) {
+        None | Some(Value::Null) => Vec::new(),
+        Some(after) => match serde_json::from_value(after.clone()) {
+            Ok(after) => after,
+            Err(_) => return shape(at("after"), "an array of ids of tasks"),
+        },
+    };
     Ok(DraftTask {
         id: id.trim().to_owned(),
         service,
         input,
+        after,
     })
 }
 

@@ -122,6 +122,16 @@ pub enum Reason {
         /// As it is written.
         reference: String,
     },
+    /// A task that is to come after one that is not in the plan, or after itself.
+    #[error(
+        "`{task}` is to come after `{before}`, and there is no such other task: name one of the plan"
+    )]
+    UnknownBefore {
+        /// The task.
+        task: String,
+        /// What it names.
+        before: String,
+    },
     /// A reference of a task to itself.
     #[error(
         "input `{at}` of `{task}` refers to its own output, `{reference}`: refer to a task that runs before it"

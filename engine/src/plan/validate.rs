@@ -178,6 +178,7 @@ impl<'a> Check<'a> {
         };
         let found = references(&task.input, &|id| self.is_task(id));
         self.waits_for[index] = self.dependencies(index, &found);
+        self.after(index);
         let mut found = found.iter().peekable();
         for name in task.input.keys() {
             let taken = service.is_none_or(|service| self.input_name(task, name, service));
@@ -220,10 +221,26 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// Every task that a caller names as one that comes before must be another one of the plan.
+    fn after(&mut self, index: usize) {
+        let task = &self.draft.tasks[index];
+        for before in &task.after {
+            if self.position(before).is_none_or(|other| other == index) {
+                self.reasons.push(Reason::UnknownBefore {
+                    task: task.id.clone(),
+                    before: before.clone(),
+                });
+            }
+        }
+    }
+
     fn dependencies(&self, index: usize, found: &[Located]) -> Vec<usize> {
+        let named = self.draft.tasks[index].after.iter();
         let mut others: Vec<_> = found
             .iter()
-            .filter_map(|found| self.position(&found.reference.task))
+            .map(|found| &found.reference.task)
+            .chain(named)
+            .filter_map(|other| self.position(other))
             .filter(|&other| other != index)
             .collect();
         others.sort_unstable();

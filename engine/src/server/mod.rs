@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use self::grpc::Grpc;
 use crate::api::access::Access;
 use crate::api::orra::{Admission, Api, ApiParts, OpenSockets, Pulse, router};
+use crate::api::v1::Durations;
 use crate::cli::ServeArgs;
 use crate::config::{ConfigError, Settings, Sources};
 use crate::engine::{Engine, EngineOptions};
@@ -332,9 +333,12 @@ impl Running {
         let outbox = seams::spawn(worker.run(committed, stopped.clone()));
         tracing::info!(model = planner.model(), "planning");
         let services = registry.clone();
-        seams::spawn(planning::serve(handle.clone(), planner, move |namespace| {
-            services.services(namespace).to_vec()
-        }));
+        let planning = planner.clone();
+        seams::spawn(planning::serve(
+            handle.clone(),
+            planning,
+            move |namespace| services.services(namespace).to_vec(),
+        ));
         let sockets = OpenSockets::default();
         let registrar = Registrar::new(registry, handle.clone(), ids.clone(), clock.clone());
         let housekeeping = seams::spawn(housekeeping::run(
@@ -355,6 +359,8 @@ impl Running {
             sockets: sockets.clone(),
             metrics: logging::metrics(),
             pulse: Pulse::default(),
+            planner,
+            durations: Durations::default(),
         });
         let grpc = Grpc::new(&api, doors.access)?;
         tracing::debug!(tls = grpc.speaks_tls(), "serving gRPC");

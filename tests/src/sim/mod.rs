@@ -23,7 +23,7 @@ use orchestrion::engine::call::{Call, ReplyTo};
 use orchestrion::engine::{CallError, Core, EngineOptions, Surroundings, Target};
 use orchestrion::orchestration::submission::json_payloads;
 use orchestrion::orchestration::{
-    Action, Effect, Options, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE,
+    Action, Effect, Options, Rules, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE,
 };
 use orchestrion::plan::{Plan, PlanTask};
 use orchestrion::seams::{Chance, SeededChance};
@@ -320,6 +320,8 @@ impl World {
                 compensation_timeout_ms: 5_000,
                 ..Options::default()
             },
+            rules: Rules::NEWEST,
+            ..Submission::default()
         };
         let start = StartWorkflow {
             workflow_id: id.clone(),

@@ -134,6 +134,17 @@ impl ApiError {
         self
     }
 
+    /// What it says, for a wire that says it in another form.
+    pub(crate) fn parts(self) -> Parts {
+        Parts {
+            kind: self.kind,
+            code: self.code,
+            param: self.param,
+            message: self.message,
+            retry_after_seconds: self.retry_after_seconds,
+        }
+    }
+
     /// Our trouble: the cause goes to the log, the caller gets a fixed text.
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(error = %cause, "a request could not be answered");
@@ -149,6 +160,15 @@ impl ApiError {
             format!("unknown orchestration {id:?}: list what there is with GET /orchestrations");
         Self::new(Kind::NotExist, message).code(code::UNKNOWN_ORCHESTRATION)
     }
+}
+
+/// See [`ApiError::parts`].
+pub(crate) struct Parts {
+    pub kind: Kind,
+    pub code: &'static str,
+    pub param: &'static str,
+    pub message: String,
+    pub retry_after_seconds: Option<u64>,
 }
 
 #[derive(Serialize)]

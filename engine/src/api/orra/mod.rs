@@ -27,12 +27,12 @@ mod projects;
 mod replay;
 mod services;
 pub mod socket;
-mod story;
-mod submission;
-mod submit;
+pub(crate) mod story;
+pub(crate) mod submission;
+pub(crate) mod submit;
 #[cfg(test)]
 mod tests;
-mod webhooks;
+pub(crate) mod webhooks;
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -48,9 +48,12 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::auth::{Admission, Peer};
+pub(crate) use self::auth::{Caller, authenticate};
 pub use self::health::Pulse;
+use super::v1;
 use crate::config::Settings;
 use crate::engine::handle::Handle;
+use crate::planner::Planner;
 use crate::registry::Registrar;
 use crate::seams::Chance;
 use crate::seams::Clock;
@@ -94,6 +97,10 @@ pub struct ApiParts {
     pub metrics: PrometheusHandle,
     /// Remembers the last probe of the engine.
     pub pulse: Pulse,
+    /// Plans what is not to be run.
+    pub planner: Arc<Planner>,
+    /// How long services took.
+    pub durations: v1::Durations,
 }
 
 impl Api {
@@ -182,10 +189,11 @@ pub fn router(api: Api) -> Router {
         .route_layer(from_fn(observed))
         .layer(body_limit(SMALL_BODY_BYTES_MAX))
         .fallback(not_found)
+        .nest(v1::PREFIX, v1::router(api.clone()))
         .with_state(api)
 }
 
-fn body_limit(bytes: usize) -> DefaultBodyLimit {
+pub(crate) fn body_limit(bytes: usize) -> DefaultBodyLimit {
     DefaultBodyLimit::max(bytes)
 }
 

@@ -10,6 +10,7 @@
 //! Invariant: a key answers for one submission only; another body under the same key is refused.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -28,10 +29,11 @@ use super::error::{ApiError, Kind, code};
 use super::submission::{Request, parse};
 use super::webhooks::webhook_url;
 use super::{Api, respond};
+use crate::acts::Actor;
 use crate::config::duration;
 use crate::engine::handle::{CallError, Target};
 use crate::orchestration::effect::rfc3339;
-use crate::orchestration::submission::{json_payload, json_payloads};
+use crate::orchestration::submission::{Rules, json_payload, json_payloads};
 use crate::orchestration::view::View;
 use crate::orchestration::{Action, Submission, UNKEYED_MEMO, WORKFLOW_QUEUE, WORKFLOW_TYPE};
 use crate::plan::draft::{Parsed, parse_submission};
@@ -53,18 +55,46 @@ pub async fn submit(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let key = idempotency_key(&headers)?;
     let request = parse(body.as_str(), &api.settings.options())?;
+    let taken = take(&api, &project, &actor, &headers, &request).await?;
+    answer(
+        &project,
+        &request,
+        &taken.view,
+        taken.repeated,
+        &taken.services,
+    )
+}
+
+/// A submission that was started, now or by the first use of its key, and has come as far as its plan.
+pub(crate) struct Taken {
+    /// As it stands.
+    pub view: View,
+    /// Whether the key had been used before.
+    pub repeated: bool,
+    /// The services it was judged by.
+    pub services: Arc<[Service]>,
+}
+
+/// Takes a parsed submission of any wire.
+pub(crate) async fn take(
+    api: &Api,
+    project: &Namespace,
+    actor: &Actor,
+    headers: &HeaderMap,
+    request: &Request,
+) -> Result<Taken, ApiError> {
+    let key = idempotency_key(headers)?;
     if let Some(url) = &request.webhook {
         webhook_url(url, &api.settings).map_err(|e| e.param("webhook"))?;
     }
-    let services = api.registrar.registry().services(&project);
+    let services = api.registrar.registry().services(project);
     let id = key.as_ref().map_or_else(
         || orchestration_id(&*api.ids),
         |key| keyed_orchestration_id(project.as_str(), key),
     );
     let workflow_id = WorkflowId::parse(&id).map_err(|e| ApiError::internal(&e))?;
-    let started_before = key.is_some() && api.handle.current_run(&project, &workflow_id)?.is_some();
+    let started_before = key.is_some() && api.handle.current_run(project, &workflow_id)?.is_some();
     // A repeat is not judged again: services may have changed since.
     let plan = match &request.plan {
         Some(draft) if !started_before => Some(own_plan(
@@ -76,10 +106,10 @@ pub async fn submit(
     };
     if request.webhook.is_some() {
         // Before the start: what ends at once is told as well.
-        api.registrar.submission_signer(&project, &actor).await?;
+        api.registrar.submission_signer(project, actor).await?;
     }
     let request_id = key.clone().unwrap_or_else(|| run_id(&*api.ids).to_string());
-    let start = start_of(&id, key.is_some(), request_id, &request, plan);
+    let start = start_of(&id, key.is_some(), request_id, request, plan);
     let accepted = api.handle.start(project.clone(), start).await?;
     let target = Target {
         namespace: project.clone(),
@@ -89,18 +119,22 @@ pub async fn submit(
     let repeated = accepted.reply == Reply::Repeated;
     tracing::info!(%project, orchestration = %id, repeated, "action submitted");
     if let (true, Some(key)) = (repeated, &key)
-        && digest_of(&api, &target)?.is_some_and(|digest| digest != request.digest)
+        && digest_of(api, &target)?.is_some_and(|digest| digest != request.digest)
     {
         let message = format!(
             "the idempotency key {key:?} was used for another submission: use a new key for a new one"
         );
         return Err(ApiError::new(Kind::InvalidRequest, message).param("Idempotency-Key"));
     }
-    let view = planned(&api, &target).await?;
-    answer(&project, &request, &view, repeated, &services)
+    let view = planned(api, &target).await?;
+    Ok(Taken {
+        view,
+        repeated,
+        services,
+    })
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
     let Some(value) = headers.get(IDEMPOTENCY_HEADER) else {
         return Ok(None);
     };
@@ -116,7 +150,11 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
 }
 
 /// The caller's own plan, validated like any other. Whatever is wrong with it is said at once.
-fn own_plan(draft: &Value, services: &[Service], data: &[Parameter]) -> Result<Plan, ApiError> {
+pub(crate) fn own_plan(
+    draft: &Value,
+    services: &[Service],
+    data: &[Parameter],
+) -> Result<Plan, ApiError> {
     let refused = |reasons: String| {
         let message = format!("the plan is refused:\n{reasons}");
         ApiError::new(Kind::InvalidRequest, message)
@@ -135,7 +173,7 @@ fn own_plan(draft: &Value, services: &[Service], data: &[Parameter]) -> Result<P
     }
 }
 
-fn start_of(
+pub(crate) fn start_of(
     id: &str,
     keyed: bool,
     request_id: String,
@@ -161,6 +199,9 @@ fn start_of(
         plan,
         options: request.options.clone(),
         webhook: request.webhook.clone(),
+        rules: Rules::NEWEST,
+        taken_over: Vec::new(),
+        forked_from: None,
     };
     StartWorkflow {
         workflow_id: id.to_owned(),
@@ -194,7 +235,7 @@ async fn planned(api: &Api, target: &Target) -> Result<View, ApiError> {
 }
 
 /// An orchestration as it stands, and how many records say so.
-fn view_of(api: &Api, target: &Target) -> Result<(View, u64), ApiError> {
+pub(crate) fn view_of(api: &Api, target: &Target) -> Result<(View, u64), ApiError> {
     let id = target.workflow_id.as_str();
     let run = api
         .handle

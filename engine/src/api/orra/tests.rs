@@ -10,8 +10,11 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::{Admission, Api, ApiParts, OpenSockets, Pulse, SMALL_BODY_BYTES_MAX, router};
+use crate::api::v1::Durations;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineOptions, NoSurroundings};
+use crate::planner::Planner;
+use crate::planner::builtin::BuiltinPlanner;
 use crate::registry::ids::KeyDigest;
 use crate::registry::{Registrar, Registry};
 use crate::seams::{self, SystemChance, SystemClock};
@@ -65,6 +68,8 @@ impl Server {
             sockets: OpenSockets::default(),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             pulse: Pulse::default(),
+            planner: Arc::new(Planner::Builtin(BuiltinPlanner)),
+            durations: Durations::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

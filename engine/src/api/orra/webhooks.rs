@@ -23,7 +23,7 @@ use crate::outbox::{guard, log};
 use crate::registry::{CreatedWebhook, RotatedSecret, Topic, Webhook, WebhookUrl};
 
 /// How long a rotated secret signs along unless the request says otherwise.
-const OVERLAP_DEFAULT: Duration = Duration::from_secs(86_400);
+pub(crate) const OVERLAP_DEFAULT: Duration = Duration::from_secs(86_400);
 
 /// A webhook with its secret, shown once.
 #[derive(Serialize)]
@@ -75,7 +75,7 @@ impl<'a> ListedJson<'a> {
 }
 
 /// A URL that deliveries may go to, in this mode of the server.
-pub(super) fn webhook_url(text: &str, settings: &Settings) -> Result<WebhookUrl, ApiError> {
+pub(crate) fn webhook_url(text: &str, settings: &Settings) -> Result<WebhookUrl, ApiError> {
     let url = WebhookUrl::parse(text)?;
     if !settings.outbox.allow_private
         && let Ok(parsed) = reqwest::Url::parse(url.as_str())

@@ -15,6 +15,8 @@
 //!                                                                      WorkflowExecutionCanceled
 //! ```
 //!
+//! A cancel comes as a cancel request, or as the signal `orchestrion.cancel`, which also says whether what was done is undone.
+//!
 //! One loop decides once per workflow task, on all results folded so far; the phases' own rules stand in `tasks` and `undo`. The order
 //! of a turn's commands is part of the contract with every replayer: memo, cancel requests in plan order, timers in plan order,
 //! activities in plan order (or one revert), close.
@@ -47,6 +49,7 @@ use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
     HistoryEvent, WorkflowExecutionStartedEventAttributes,
 };
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::expected::Shape;
@@ -54,9 +57,12 @@ use self::tasks::Run;
 use super::effect::{Effect, FinalStatus, StatusChange};
 use super::outcome::{failure_text, late_result};
 use super::submission::{
-    Options, PlanningOutcome, PlanningResult, Submission, json_payload, read_json,
+    Options, PlanningOutcome, PlanningResult, Rules, Submission, json_payload, read_json,
 };
-use super::{LATE_RESULT_SIGNAL, PLAN_ACTIVITY_ID, PLAN_ACTIVITY_TYPE, PLANNER_QUEUE, time_of};
+use super::{
+    CANCEL_SIGNAL, LATE_RESULT_SIGNAL, PLAN_ACTIVITY_ID, PLAN_ACTIVITY_TYPE, PLANNER_QUEUE,
+    UNREASONED, time_of,
+};
 use crate::plan::Plan;
 
 /// The factor between two waits where the options name none.
@@ -91,6 +97,7 @@ pub struct Interpreter {
     options: Options,
     /// Where the submission itself wants to be told.
     webhook: Option<String>,
+    rules: Rules,
     phase: Phase,
     /// What the activities and timers of this run stand for, by the event that scheduled them; closed ones leave.
     nodes: HashMap<i64, Node>,
@@ -177,6 +184,7 @@ impl Interpreter {
             run_id: String::new(),
             options: Options::default(),
             webhook: None,
+            rules: Rules::default(),
             phase: Phase::Void,
             nodes: HashMap::new(),
             task_started_at: Timestamp::ZERO,
@@ -249,8 +257,14 @@ impl Interpreter {
                     run.late_result(&task, result, at);
                 }
             }
+            Attributes::WorkflowExecutionSignaledEventAttributes(a)
+                if a.signal_name == CANCEL_SIGNAL =>
+            {
+                let asked = read_json::<Cancel>(a.input.as_ref()).unwrap_or_default();
+                self.cancel_requested(&asked.reason, asked.compensate);
+            }
             Attributes::WorkflowExecutionCancelRequestedEventAttributes(a) => {
-                self.cancel_requested(&a.cause)
+                self.cancel_requested(&a.cause, true)
             }
             Attributes::WorkflowExecutionTerminatedEventAttributes(_)
             | Attributes::WorkflowExecutionTimedOutEventAttributes(_) => self.close(),
@@ -295,8 +309,9 @@ impl Interpreter {
             Ok(submission) => {
                 self.options = submission.options.bounded();
                 self.webhook = submission.webhook;
+                self.rules = submission.rules;
                 match submission.plan {
-                    Some(plan) => match Run::of(plan) {
+                    Some(plan) => match Run::taking_over(plan, submission.taken_over) {
                         Ok(run) => Phase::Running(Box::new(run)),
                         Err(reason) => Phase::Refused(reason),
                     },
@@ -446,12 +461,12 @@ impl Interpreter {
         Ok(())
     }
 
-    fn cancel_requested(&mut self, reason: &str) {
+    fn cancel_requested(&mut self, reason: &str, compensate: bool) {
         match &mut self.phase {
             Phase::Planning(planning) => {
                 planning.canceled.get_or_insert_with(|| reason.to_owned());
             }
-            Phase::Running(run) => run.cancel_requested(reason),
+            Phase::Running(run) => run.cancel_requested(reason, compensate),
             Phase::Void | Phase::Refused(_) | Phase::Undoing(_) | Phase::Closed => {}
         }
     }
@@ -545,19 +560,46 @@ impl Interpreter {
         self.phase = Phase::Closed;
     }
 
+    /// What callers are told of a cancel.
+    fn cancelled(&self) -> FinalStatus {
+        if self.rules.tell_cancelled() {
+            FinalStatus::Cancelled
+        } else {
+            FinalStatus::Aborted
+        }
+    }
+
     fn end_canceled_planning(&mut self, draft: &mut Draft, reason: &str, now: Timestamp) {
         let payload = cancel_payload(reason);
+        let status = self.cancelled();
         let memo = [
-            ("status".to_owned(), json_payload("aborted")),
+            ("status".to_owned(), json_payload(status.as_str())),
             ("abort".to_owned(), json_payload(&payload)),
         ];
         draft.push(commands::upsert_memo(HashMap::from(memo)));
         draft.push(commands::cancel(&json!({"abort": payload})));
-        let mut change = StatusChange::new(&self.orchestration_id, FinalStatus::Aborted, now);
+        let mut change = StatusChange::new(&self.orchestration_id, status, now);
         change.webhook.clone_from(&self.webhook);
         change.abort_reason = Some(payload);
         draft.effects.push(Effect::StatusChanged(change));
         self.phase = Phase::Closed;
+    }
+}
+
+/// What the cancel signal says. One that cannot be read asks for the end, and for the undoing.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Cancel {
+    reason: String,
+    compensate: bool,
+}
+
+impl Default for Cancel {
+    fn default() -> Self {
+        Self {
+            reason: UNREASONED.to_owned(),
+            compensate: true,
+        }
     }
 }
 

@@ -31,7 +31,7 @@ use crate::orchestration::outcome::{
     Compensation, CompensationSummary, RevertOutcome, TaskResult, abort_payload, ends_unknown,
     failure_text, task_result, timeout_type,
 };
-use crate::orchestration::submission::{Options, json_payloads};
+use crate::orchestration::submission::{Options, TakenOver, json_payloads};
 use crate::plan::reference::resolve;
 use crate::plan::{Plan, PlanTask};
 
@@ -61,6 +61,8 @@ pub(super) struct Run {
     pub(super) unreported: Vec<usize>,
     /// As the memo says it.
     pub(super) summary: CompensationSummary,
+    /// Whether what was done is undone after a bad end.
+    pub(super) compensate: bool,
 }
 
 /// One task of a run.
@@ -138,7 +140,33 @@ impl Run {
             reverting: None,
             unreported: Vec::new(),
             summary: CompensationSummary::default(),
+            compensate: true,
         })
+    }
+
+    /// Of a plan some of whose results come from another run. Those tasks are complete, and theirs to undo there.
+    pub(super) fn taking_over(plan: Plan, results: Vec<TakenOver>) -> Result<Self, String> {
+        let mut run = Self::of(plan)?;
+        for result in results {
+            let Some(&task) = run.index.get(&result.task) else {
+                return Err(format!(
+                    "a result of {} is taken over, and the plan has no such task",
+                    result.task
+                ));
+            };
+            if run.tasks[task].stage == Stage::Completed {
+                return Err(format!("a result of {} is taken over twice", result.task));
+            }
+            let answer = TaskResult {
+                output: result.output,
+                compensation: None,
+            };
+            run.complete(task, answer, Timestamp::ZERO);
+        }
+        let tasks = &run.tasks;
+        run.ready
+            .retain(|&task| tasks[task].stage == Stage::Waiting);
+        Ok(run)
     }
 
     pub(super) fn planned(&self, task: usize) -> &PlanTask {
@@ -231,10 +259,13 @@ impl Run {
         }
     }
 
-    pub(super) fn cancel_requested(&mut self, reason: &str) {
-        self.incident.get_or_insert_with(|| Incident::Canceled {
-            payload: cancel_payload(reason),
-        });
+    pub(super) fn cancel_requested(&mut self, reason: &str, compensate: bool) {
+        if self.incident.is_none() {
+            self.incident = Some(Incident::Canceled {
+                payload: cancel_payload(reason),
+            });
+            self.compensate = compensate;
+        }
     }
 
     fn complete(&mut self, task: usize, result: TaskResult, at: Timestamp) {

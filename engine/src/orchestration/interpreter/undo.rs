@@ -12,6 +12,7 @@
 //!            --ActivityTaskTimedOut start to close----->  unknown
 //!            --ActivityTaskTimedOut schedule to close-->  expired
 //!  nothing left                             --turn--> the run closes; what never answered is recorded as unknown
+//!  cancelled without compensation           --turn--> cancel requests as above; their closes are waited for, and that is all
 //! ```
 //!
 //! Invariant: reverts run one at a time, always the newest completed and not yet reverted task; one that fails stops no other.
@@ -60,10 +61,20 @@ pub(super) enum LateWait {
 }
 
 impl Incident {
-    fn status(&self) -> FinalStatus {
+    /// `cancelled` is what callers are told of a cancel.
+    fn status(&self, cancelled: FinalStatus) -> FinalStatus {
         match self {
             Self::Failed { .. } => FinalStatus::Failed,
-            Self::Aborted { .. } | Self::Canceled { .. } => FinalStatus::Aborted,
+            Self::Aborted { .. } => FinalStatus::Aborted,
+            Self::Canceled { .. } => cancelled,
+        }
+    }
+
+    /// Why a revert is asked for, as services know it: a cancel is an abort from outside.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Failed { .. } => "failed",
+            Self::Aborted { .. } | Self::Canceled { .. } => "aborted",
         }
     }
 
@@ -102,6 +113,9 @@ impl Run {
 
     /// The newest task that has something to undo and is not undone.
     fn newest_to_revert(&self) -> Option<(usize, &Compensation)> {
+        if !self.compensate {
+            return None;
+        }
         self.order.iter().rev().find_map(|&task| {
             let compensation = self.tasks[task].compensation.as_ref();
             let wanted = self.planned(task).revertible && self.tasks[task].revert.is_none();
@@ -182,7 +196,7 @@ impl Run {
             let planned = &self.plan.tasks[at];
             let timer_id = || format!("{LATE_TIMER_PREFIX}{}", planned.id);
             match (task.stage, task.late_wait) {
-                (Stage::Unknown, LateWait::None) if planned.revertible => {
+                (Stage::Unknown, LateWait::None) if planned.revertible && self.compensate => {
                     let waited_ms =
                         u64::try_from(now.since(task.closed_at).as_millis()).unwrap_or(u64::MAX);
                     // A timer even for a wait that is over: which commands a run gives should not hang on milliseconds.
@@ -204,12 +218,17 @@ impl Run {
 
     fn never_answered(&self) -> impl Iterator<Item = usize> {
         (0..self.tasks.len()).filter(|&task| {
-            self.tasks[task].stage == Stage::Unknown && self.planned(task).revertible
+            self.compensate
+                && self.tasks[task].stage == Stage::Unknown
+                && self.planned(task).revertible
         })
     }
 
     fn summarize(&self) -> CompensationSummary {
         let mut summary = CompensationSummary::default();
+        if !self.compensate {
+            return summary;
+        }
         for (at, task) in self
             .tasks
             .iter()
@@ -259,7 +278,9 @@ impl Interpreter {
         let Some(incident) = run.incident.clone() else {
             return self.phase = Phase::Running(run);
         };
-        let mut change = StatusChange::new(&self.orchestration_id, incident.status(), now);
+        let status = incident.status(self.cancelled());
+        let reason = incident.reason();
+        let mut change = StatusChange::new(&self.orchestration_id, status, now);
         change.webhook.clone_from(&self.webhook);
         let payload = self.incident_payload(&run, &incident);
         memo.insert("status".to_owned(), json_payload(change.status.as_str()));
@@ -278,7 +299,7 @@ impl Interpreter {
         }
         run.context = json!({
             "orchestrationId": self.orchestration_id,
-            "reason": change.status.as_str(),
+            "reason": reason,
             "payload": object_or_null(payload),
             "timestamp": rfc3339(now),
         })

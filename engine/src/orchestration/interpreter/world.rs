@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Effect, Interpreter, NonDeterminism};
 use crate::orchestration::submission::{json_or_null, json_payloads};
-use crate::orchestration::{LATE_RESULT_SIGNAL, Options, Submission};
+use crate::orchestration::{LATE_RESULT_SIGNAL, Submission};
 use crate::plan::{Plan, PlanTask};
 
 pub(in crate::orchestration) const ORCHESTRATION: &str = "o_1";
@@ -46,11 +46,8 @@ pub(in crate::orchestration) struct World {
 /// A submission with a plan of these tasks.
 pub(in crate::orchestration) fn submission(plan: Option<Plan>) -> Submission {
     Submission {
-        webhook: None,
-        action: Default::default(),
-        data: Vec::new(),
         plan,
-        options: Options::default(),
+        ..Default::default()
     }
 }
 

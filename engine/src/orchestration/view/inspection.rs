@@ -97,6 +97,9 @@ pub struct TaskInspection {
     /// Whether its service can undo it.
     #[serde(rename = "isRevertible")]
     pub is_revertible: bool,
+    /// Whether its result is that of the orchestration this one was forked from.
+    #[serde(rename = "takenOver", skip_serializing_if = "std::ops::Not::not")]
+    pub taken_over: bool,
 }
 
 /// A change of a task's status.
@@ -272,6 +275,7 @@ impl TaskInspection {
                 })
                 .collect(),
             is_revertible: planned.revertible,
+            taken_over: task.taken_over,
         }
     }
 }

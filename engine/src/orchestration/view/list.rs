@@ -51,9 +51,12 @@ pub struct Listing {
     /// Not possible with the services there are.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_actionable: Vec<ListItem>,
-    /// Ended on somebody's wish.
+    /// Ended on a service's wish.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aborted: Vec<ListItem>,
+    /// Ended on somebody else's wish.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cancelled: Vec<ListItem>,
 }
 
 impl Listing {
@@ -67,6 +70,7 @@ impl Listing {
                 "completed" => listing.completed.push(item),
                 "not_actionable" => listing.not_actionable.push(item),
                 "aborted" => listing.aborted.push(item),
+                "cancelled" => listing.cancelled.push(item),
                 _ => listing.failed.push(item),
             }
         }
@@ -82,7 +86,10 @@ impl ListItem {
         }
         let memo = MemoView::of(record.memo.as_ref());
         let said = memo.status.unwrap_or_else(|| "pending".to_owned());
-        let ended_badly = matches!(said.as_str(), "failed" | "aborted" | "not_actionable");
+        let ended_badly = matches!(
+            said.as_str(),
+            "failed" | "aborted" | "cancelled" | "not_actionable"
+        );
         let cut_short = |why: &str| ("failed".to_owned(), Some(Value::from(why)));
         let (status, error) = match WorkflowExecutionStatus::try_from(record.status) {
             Ok(WorkflowExecutionStatus::Completed) => ("completed".to_owned(), None),
@@ -93,7 +100,7 @@ impl ListItem {
             Ok(WorkflowExecutionStatus::TimedOut) => cut_short("the run timed out"),
             _ => ("failed".to_owned(), memo.error),
         };
-        let undoing = matches!(status.as_str(), "failed" | "aborted");
+        let undoing = matches!(status.as_str(), "failed" | "aborted" | "cancelled");
         Some(Self {
             id: record.workflow_id.clone(),
             action: memo.action.unwrap_or_default(),

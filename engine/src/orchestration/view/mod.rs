@@ -51,7 +51,7 @@ pub struct View {
     pub id: String,
     /// When it was submitted.
     pub started_at: Timestamp,
-    /// `pending`, `processing`, `completed`, `failed`, `not_actionable` or `aborted`.
+    /// `pending`, `processing`, `completed`, `failed`, `not_actionable`, `aborted` or `cancelled`.
     pub status: String,
     /// When it came to that status.
     pub status_at: Timestamp,
@@ -100,6 +100,8 @@ struct Task {
     /// When it completed and how long it can be undone.
     undoable: Option<(Timestamp, u64)>,
     reverts: Vec<Happened<RevertProgress>>,
+    /// Whether its result is another orchestration's.
+    taken_over: bool,
 }
 
 /// A change of status.
@@ -274,6 +276,15 @@ impl View {
         };
         if let Some(plan) = plan {
             view.set_plan(plan);
+        }
+        let results = view.submission.as_ref().map(|s| s.taken_over.clone());
+        for result in results.unwrap_or_default() {
+            if let Some(task) = view.place_of(&result.task) {
+                let task = &mut view.tasks[task];
+                task.push(TaskStatus::Completed, at, None);
+                task.output = Some(result.output);
+                task.taken_over = true;
+            }
         }
         Some(view)
     }
@@ -553,7 +564,7 @@ impl View {
     fn ended_badly(&self) -> bool {
         matches!(
             self.status.as_str(),
-            "failed" | "aborted" | "not_actionable"
+            "failed" | "aborted" | "cancelled" | "not_actionable"
         )
     }
 

@@ -83,6 +83,7 @@ fn answer(action: &str, data: &[Parameter], services: &[Service]) -> Answer {
             id: id(position),
             service: Some(services[service].id.clone()),
             input,
+            after: Vec::new(),
         })
         .collect();
     let services: Vec<_> = services.into_iter().cloned().collect();

@@ -70,6 +70,7 @@ impl Stage {
                 parallel_groups: Vec::new(),
             }),
             options,
+            ..Default::default()
         };
         let start = StartWorkflow {
             workflow_id: "o_1".into(),

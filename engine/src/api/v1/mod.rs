@@ -1,0 +1,165 @@
+//! Our own REST API. Its OpenAPI 3.1 document is made from this code and served at `/v1/openapi.json`.
+//!
+//! | route                                                | file           |
+//! |------------------------------------------------------|----------------|
+//! | `POST /v1/orchestrations`                            | `submit.rs`    |
+//! | `GET /v1/orchestrations`                             | `listing.rs`   |
+//! | `GET /v1/orchestrations/{id}`                        | `show.rs`      |
+//! | `GET /v1/orchestrations/{id}/records`, `…/events`    | `records.rs`, `events.rs` |
+//! | `POST /v1/orchestrations/{id}/cancel`, `…/fork`      | `cancel.rs`, `fork.rs` |
+//! | `POST /v1/plans`                                     | `plans.rs`     |
+//! | `/v1/services…`, `/v1/keys…`, `/v1/webhooks…`        | `project.rs`   |
+//! | `GET /v1/audit`, `GET /v1/audit/key`                 | `audit.rs`     |
+//!
+//! Invariant: every body is JSON and every refusal a problem (RFC 9457); a route that is not in the document is not served.
+
+mod cancel;
+mod estimate;
+mod events;
+mod input;
+mod listing;
+mod plans;
+pub mod problem;
+mod project;
+mod records;
+mod show;
+mod steps;
+mod submit;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Serialize;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{InfoBuilder, License, OpenApi, OpenApiBuilder};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
+
+pub use self::estimate::Durations;
+use self::problem::{Code, Problem};
+use super::orra::{Api, SUBMISSION_BODY_BYTES_MAX, body_limit};
+
+/// Where all of it lives.
+pub const PREFIX: &str = "/v1";
+/// The name of the one security scheme.
+const BEARER: &str = "bearer";
+
+/// All routes with what the document says of them.
+fn documented() -> OpenApiRouter<Api> {
+    let large = || body_limit(SUBMISSION_BODY_BYTES_MAX);
+    OpenApiRouter::new()
+        .routes(routes!(listing::list, submit::submit).layer(large()))
+        .routes(routes!(show::show))
+        .routes(routes!(records::records))
+        .routes(routes!(events::events))
+        .routes(routes!(cancel::cancel))
+        .routes(routes!(plans::plan).layer(large()))
+        .routes(routes!(project::services))
+        .routes(routes!(project::service, project::delete_service))
+        .routes(routes!(project::keys, project::add_key))
+        .routes(routes!(project::revoke_key))
+        .routes(routes!(project::webhooks, project::add_webhook))
+        .routes(routes!(project::remove_webhook))
+        .routes(routes!(project::rotate_secret))
+}
+
+/// All routes, to be nested under [`PREFIX`].
+pub fn router(api: Api) -> Router<Api> {
+    let (routes, _) = documented().split_for_parts();
+    let document = document_json();
+    routes
+        .route(
+            "/openapi.json",
+            get(move || {
+                let document = document.clone();
+                async move { ([(header::CONTENT_TYPE, "application/json")], document) }
+            }),
+        )
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn(observed))
+        .with_state(api)
+}
+
+/// The document, as it is served.
+pub fn document() -> OpenApi {
+    OpenApiRouter::with_openapi(about())
+        .nest(PREFIX, documented())
+        .into_openapi()
+}
+
+fn document_json() -> String {
+    let text = document()
+        .to_pretty_json()
+        .expect("the document has string keys only");
+    text + "\n"
+}
+
+fn about() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("Orchestrion")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "Submit actions, watch what comes of them, and read what happened. The key of a project goes into the \
+             `Authorization` header as `Bearer <key>`; every route is about that project alone.",
+        ))
+        .license(Some(License::new("Apache-2.0")))
+        .build();
+    let mut document = OpenApiBuilder::new().info(info).build();
+    let mut components = utoipa::openapi::Components::new();
+    components.add_security_scheme(
+        BEARER,
+        SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)),
+    );
+    document.components = Some(components);
+    document.security = Some(vec![utoipa::openapi::SecurityRequirement::new(
+        BEARER,
+        Vec::<String>::new(),
+    )]);
+    document
+}
+
+/// A JSON answer.
+fn respond<T: Serialize + ?Sized>(status: StatusCode, body: &T) -> Response {
+    super::orra::respond(status, body)
+}
+
+async fn no_such_path() -> Problem {
+    Problem::new(
+        Code::NotFound,
+        "there is no such path: /v1/openapi.json has all there are",
+    )
+}
+
+async fn no_such_method(request: Request) -> Response {
+    let detail = format!(
+        "{} is not a method of this path: /v1/openapi.json has those there are",
+        request.method()
+    );
+    Problem::new(Code::MethodNotAllowed, detail).into_response()
+}
+
+/// Counts a request of a route.
+async fn observed(request: Request, next: Next) -> Response {
+    let route = request
+        .extensions()
+        .get::<axum::extract::MatchedPath>()
+        .map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let method = request.method().as_str().to_owned();
+    let mut response = next.run(request).await;
+    let labels = [
+        ("route", route),
+        ("method", method),
+        ("status", response.status().as_u16().to_string()),
+    ];
+    metrics::counter!("orchestrion_http_requests_total", &labels).increment(1);
+    // What a project sees is nobody else's to keep.
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
