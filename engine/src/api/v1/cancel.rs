@@ -11,7 +11,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::input::{Acting, Id, Json, bounded, pinned};
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use super::show::ExecutionStatus;
 use crate::acts::{Act, What};
@@ -65,13 +65,13 @@ pub struct Cancelling {
     request_body = Cancellation,
     responses(
         (status = 202, description = "Its end was asked for.", body = Cancelling),
-        (status = 400, description = "The request is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such orchestration.", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended already.", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The request is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such orchestration.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 409, description = "It has ended already.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn cancel(

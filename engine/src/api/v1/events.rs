@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use utoipa::{IntoParams, ToSchema};
 
 use super::input::{Caller, Id, Params, pinned};
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, ProblemView};
 use super::records::RecordView;
 use super::show::ExecutionStatus;
 use crate::api::orra::Api;
@@ -70,10 +70,10 @@ pub struct End {
             pattern = "^[0-9]{1,15}$")),
     responses(
         (status = 200, description = "The stream.", body = String, content_type = "text/event-stream"),
-        (status = 400, description = "The query or the header is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such orchestration.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The query or the header is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such orchestration.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn events(

@@ -18,7 +18,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::input::{Caller, Params, instant};
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use super::show::{CompensationView, ExecutionStatus};
 use crate::api::orra::Api;
@@ -91,9 +91,9 @@ pub struct Line {
     params(Wanted),
     responses(
         (status = 200, description = "A page of them, newest first.", body = Page),
-        (status = 400, description = "The query is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The query is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn list(

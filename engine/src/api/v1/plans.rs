@@ -7,7 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::input::{Caller, Json};
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use super::show::step_views;
 use super::submit::{NewOrchestration, PlanView, parsed};
@@ -42,12 +42,12 @@ pub struct Planned {
     request_body = NewOrchestration,
     responses(
         (status = 200, description = "The plan.", body = Planned),
-        (status = 400, description = "The request is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The plan is refused, or the action cannot be done.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The request is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 422, description = "The plan is refused, or the action cannot be done.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn plan(

@@ -23,7 +23,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use orchestrion_history::store::StoreError;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::orra::error::{ApiError, Kind, code};
@@ -33,14 +33,25 @@ use crate::registry::RegistryError;
 /// What every type begins with; the code follows.
 const TYPE_PREFIX: &str = "urn:orchestrion:problem:";
 
-/// An answer that is not a success (RFC 9457).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// An answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    code: Code,
+    detail: String,
+    param: Option<String>,
+    reasons: Vec<String>,
+    retry_after_seconds: Option<u64>,
+}
+
+/// The body of an answer that is not a success (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemView {
     /// `urn:orchestrion:problem:` and the code.
     #[serde(rename = "type")]
     kind: String,
     /// What kind of problem it is, in words.
-    title: String,
+    title: &'static str,
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
@@ -49,17 +60,15 @@ pub struct Problem {
     /// For programs.
     code: Code,
     /// The member, parameter or header that is to blame.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     param: Option<String>,
     /// Everything that is wrong, one by one, where there may be more than one thing.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     reasons: Vec<String>,
-    #[serde(skip)]
-    retry_after_seconds: Option<u64>,
 }
 
 /// What kind of problem it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Code {
     /// Not the JSON, the query or the header that this route takes.
@@ -157,13 +166,9 @@ impl Code {
 impl Problem {
     /// A problem of a kind; `detail` says what is wrong and what to do.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        let (name, status, title) = code.row();
         Self {
-            kind: format!("{TYPE_PREFIX}{name}"),
-            title: title.to_owned(),
-            status: status.as_u16(),
-            detail: detail.into(),
             code,
+            detail: detail.into(),
             param: None,
             reasons: Vec::new(),
             retry_after_seconds: None,
@@ -203,8 +208,17 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut body = match serde_json::to_vec(&self) {
+        let (name, status, title) = self.code.row();
+        let view = ProblemView {
+            kind: format!("{TYPE_PREFIX}{name}"),
+            title,
+            status: status.as_u16(),
+            detail: self.detail,
+            code: self.code,
+            param: self.param,
+            reasons: self.reasons,
+        };
+        let mut body = match serde_json::to_vec(&view) {
             Ok(body) => body,
             Err(error) => {
                 tracing::error!(%error, "a problem could not be written as JSON");

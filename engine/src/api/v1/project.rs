@@ -9,7 +9,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::input::{Acting, Caller, Id, Json, Params, bounded};
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use super::submit::Span;
 use crate::api::orra::Api;
@@ -92,9 +92,9 @@ pub struct Wanted {
     get, path = "/services", operation_id = "listServices", tag = "project", params(Wanted),
     responses(
         (status = 200, description = "A page of them.", body = Services),
-        (status = 400, description = "The query is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The query is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn services(
@@ -135,9 +135,9 @@ pub async fn services(
     params(("id" = String, Path, description = "The service.")),
     responses(
         (status = 200, description = "The service.", body = ServiceView),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is none.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 404, description = "There is none.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn service(
@@ -195,11 +195,11 @@ async fn service_view(
     params(("id" = String, Path, description = "The service."), Deletion),
     responses(
         (status = 204, description = "It is gone."),
-        (status = 400, description = "The query is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is none.", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It is in use.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The query is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 404, description = "There is none.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 409, description = "It is in use.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn delete_service(
@@ -280,7 +280,7 @@ pub struct NewKey {
     get, path = "/keys", operation_id = "listKeys", tag = "project",
     responses(
         (status = 200, description = "All of them, without their secrets.", body = Keys),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn keys(State(api): State<Api>, Caller(project): Caller) -> Result<Response, Problem> {
@@ -300,12 +300,12 @@ pub async fn keys(State(api): State<Api>, Caller(project): Caller) -> Result<Res
     request_body = NewKey,
     responses(
         (status = 201, description = "The key, shown this once.", body = KeyView),
-        (status = 400, description = "The request is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "There are too many.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The request is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 422, description = "There are too many.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn add_key(
@@ -330,10 +330,10 @@ pub async fn add_key(
     params(("id" = String, Path, description = "The public id of the key.")),
     responses(
         (status = 204, description = "It is revoked."),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is none.", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It is the last one.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 404, description = "There is none.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 409, description = "It is the last one.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn revoke_key(
@@ -416,7 +416,7 @@ fn orchestration() -> TopicView {
     get, path = "/webhooks", operation_id = "listWebhooks", tag = "project",
     responses(
         (status = 200, description = "All of them.", body = Webhooks),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn webhooks(
@@ -447,12 +447,12 @@ pub async fn webhooks(
     request_body = NewWebhook,
     responses(
         (status = 201, description = "The webhook, with its secret, shown this once.", body = WebhookView),
-        (status = 400, description = "The request is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "There are too many.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The request is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 422, description = "There are too many.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn add_webhook(
@@ -481,9 +481,9 @@ pub async fn add_webhook(
     params(("id" = String, Path, description = "The webhook.")),
     responses(
         (status = 204, description = "It is told of nothing any more."),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is none.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 404, description = "There is none.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn remove_webhook(
@@ -525,12 +525,12 @@ pub struct Rotated {
     request_body = Rotation,
     responses(
         (status = 200, description = "The new secret, shown this once.", body = Rotated),
-        (status = 400, description = "The request is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is none.", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The request is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 404, description = "There is none.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn rotate_secret(

@@ -11,7 +11,7 @@ use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::input::{Caller, Id, Params, pinned};
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use crate::api::orra::Api;
 use crate::api::orra::story::summary;
@@ -122,10 +122,10 @@ pub struct Page {
     params(("id" = String, Path, description = "The orchestration."), Wanted),
     responses(
         (status = 200, description = "A page of its journal.", body = Page),
-        (status = 400, description = "The query is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such orchestration.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The query is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such orchestration.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn records(

@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::input::{Caller, Id, target_of};
-use super::problem::Problem;
+use super::problem::{Problem, ProblemView};
 use super::respond;
 use super::submit::{PlanView, StepView};
 use crate::api::orra::Api;
@@ -179,9 +179,9 @@ pub struct StepResult {
     params(("id" = String, Path, description = "The orchestration.")),
     responses(
         (status = 200, description = "How it stands.", body = Execution),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is none.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 404, description = "There is none.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn show(

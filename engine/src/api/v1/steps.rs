@@ -384,10 +384,11 @@ mod tests {
             "{{s1.output.a}}[0]",
             "${{s1.output.a}}",
         ] {
-            let problem = serde_json::to_value(input(text).unwrap_err()).unwrap();
-            assert_eq!(problem["code"], "plan_refused");
-            let reason = problem["reasons"][0].as_str().unwrap();
-            assert!(reason.starts_with("s2: "), "{reason}");
+            let problem = format!("{:?}", input(text).unwrap_err());
+            assert!(
+                problem.contains("PlanRefused") && problem.contains("[\"s2: "),
+                "{problem}"
+            );
         }
     }
 

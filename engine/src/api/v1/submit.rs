@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::input::{Caller, Json, bounded};
-use super::problem::{Code, Problem};
+use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use super::show::{ExecutionStatus, step_views};
 use super::steps::{NewPlan, draft_of};
@@ -232,13 +232,13 @@ pub struct StepView {
     request_body = NewOrchestration,
     responses(
         (status = 202, description = "It is durable and will be carried out.", body = Accepted),
-        (status = 400, description = "The request is wrong.", body = Problem, content_type = "application/problem+json"),
-        (status = 401, description = "The key is of no project.", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large.", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON.", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The request is wrong.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not JSON.", body = ProblemView, content_type = "application/problem+json"),
         (status = 422, description = "The plan is refused, the action cannot be done, or the key was used for another submission.",
-         body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Not now.", body = Problem, content_type = "application/problem+json"),
+         body = ProblemView, content_type = "application/problem+json"),
+        (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn submit(
