@@ -22,8 +22,8 @@ pub fn generate() -> Result<()> {
     compiler.open_file("orchestrion/v1/records.proto")?;
 
     // With every file they build on, so that a record can be read by its names alone.
-    let descriptors = PathBuf::from(env::var("OUT_DIR")?).join("journal_descriptors.bin");
-    fs::write(descriptors, compiler.encode_file_descriptor_set())?;
+    let descriptors = PathBuf::from(std::env::var("OUT_DIR")?).join("journal_descriptors.bin");
+    std::fs::write(descriptors, compiler.encode_file_descriptor_set())?;
 
     // `extern_path` makes Temporal's messages references: none is generated a second time.
     prost_build::Config::new()

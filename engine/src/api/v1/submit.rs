@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::input::{Caller, Json, bounded};
+use super::input::{Acting, Json, bounded};
 use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use super::show::{ExecutionStatus, step_views};
@@ -45,6 +45,13 @@ pub struct NewOrchestration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Span>)]
     pub health_check_grace_period: Option<Span>,
+    /// Where this one's end is told, beside the project's webhooks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(
+        max_length = 2048,
+        pattern = "^https?://[A-Za-z0-9.-]+(:[0-9]{1,4})?(/[A-Za-z0-9._~/-]*)?$"
+    )]
+    pub webhook: Option<String>,
     /// How patient to be otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub options: Option<NewOptions>,
@@ -243,12 +250,12 @@ pub struct StepView {
 )]
 pub async fn submit(
     State(api): State<Api>,
-    Caller(project): Caller,
+    Acting { project, actor }: Acting,
     headers: HeaderMap,
     Json(new): Json<NewOrchestration>,
 ) -> Result<Response, Problem> {
     let request = parsed(&api, new)?;
-    let taken = take(&api, &project, &headers, &request).await?;
+    let taken = take(&api, &project, &actor, &headers, &request).await?;
     refuse_unplanned(&taken.view)?;
     let now = api.clock.now();
     let estimate = match &taken.view.plan {
@@ -262,13 +269,11 @@ pub async fn submit(
         .registrar
         .registry()
         .webhooks(&project, Topic::Orchestration);
+    let first = webhooks.first().map(|hook| hook.url.clone());
+    let webhook = request.webhook.clone().or(first);
     Ok(respond(
         StatusCode::ACCEPTED,
-        &accepted(
-            &taken,
-            webhooks.first().map(|hook| hook.url.clone()),
-            estimate,
-        ),
+        &accepted(&taken, webhook, estimate),
     ))
 }
 
