@@ -390,10 +390,12 @@ impl Interpreter {
                 | Attributes::WorkflowTaskScheduledEventAttributes(_),
             ) => self.live.is_some(),
             Some(Attributes::WorkflowTaskCompletedEventAttributes(_)) => self.live.is_some(),
-            Some(
-                Attributes::ActivityTaskStartedEventAttributes(_)
-                | Attributes::ActivityTaskCanceledEventAttributes(_),
-            ) => self.live.is_none(),
+            Some(Attributes::ActivityTaskStartedEventAttributes(a)) => {
+                self.live.is_none() && self.nodes.contains_key(&a.scheduled_event_id)
+            }
+            Some(Attributes::ActivityTaskCanceledEventAttributes(a)) => {
+                self.live.is_none() && self.nodes.contains_key(&a.scheduled_event_id)
+            }
             _ => false,
         };
         if may_interrupt || (self.live.is_none() && self.expected.is_empty()) {
