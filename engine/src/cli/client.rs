@@ -1,6 +1,8 @@
 //! The HTTP client of the command line: one request, one answer, and a clear word for everything
 //! that can go wrong between the two.
 
+use std::io::{self, Write};
+use std::sync::Once;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
@@ -10,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::{CliError, Refusal};
+use crate::api::orra::VERSION_HEADER;
 
 /// How long to wait for an answer: planning with a slow model takes minutes.
 const ANSWER_WITHIN: Duration = Duration::from_secs(300);
@@ -85,6 +88,32 @@ impl Client {
             .await
     }
 
+    /// `DELETE`; decoded, null for an answer without a body.
+    pub async fn delete(
+        &self,
+        segments: &[&str],
+        query: &[(&str, String)],
+    ) -> Result<Value, CliError> {
+        let mut url = self.url(segments);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.send(Method::DELETE, url, None, HeaderMap::new()).await
+    }
+
+    /// The version that the server says it is of, asked quickly; `None` when nobody answers, or it does not say.
+    pub async fn server_version(&self) -> Option<String> {
+        let answer = self
+            .http
+            .get(self.url(&["health"]))
+            .timeout(Duration::from_secs(1))
+            .send()
+            .await
+            .ok()?;
+        let version = answer.headers().get(VERSION_HEADER)?.to_str().ok()?;
+        Some(version.to_owned())
+    }
+
     /// Whether a server answers there, asked quickly.
     pub async fn is_up(&self) -> bool {
         self.http
@@ -120,6 +149,10 @@ impl Client {
         }
         let answer = request.send().await.map_err(|e| self.unreachable(&e))?;
         let status = answer.status();
+        if let Some(warning) = of_another_version(answer.headers()) {
+            // Once: every further answer would say the same.
+            WARNED.call_once(|| _ = writeln!(io::stderr(), "note: {warning}"));
+        }
         let body = answer.bytes().await.map_err(|e| self.unreachable(&e))?;
         decode(status, &body)
     }
@@ -134,6 +167,25 @@ impl Client {
             server: self.server().to_owned(),
             reason,
         }
+    }
+}
+
+static WARNED: Once = Once::new();
+
+/// What to say when the server is of another version than this client.
+fn of_another_version(headers: &HeaderMap) -> Option<String> {
+    let ours = env!("CARGO_PKG_VERSION");
+    match headers.get(VERSION_HEADER).map(|version| version.to_str()) {
+        Some(Ok(version)) if version == ours => None,
+        Some(version) => Some(format!(
+            "the server is orchestrion {}, this client {ours}: what one of them does not know may be missing",
+            version.unwrap_or("of an unreadable version")
+        )),
+        None if headers.contains_key("x-orra-planeengine-version") => Some(format!(
+            "the server does not say that it is orchestrion (this client is {ours}): commands that orra does not have will fail"
+        )),
+        // Routers answer some requests before anybody says who they are.
+        None => None,
     }
 }
 
@@ -253,6 +305,26 @@ mod tests {
             "http://localhost:1/base/orchestrations/inspections/o_1%2F..%2Fx%20y"
         );
         assert_eq!(client.server(), "http://localhost:1/base");
+    }
+
+    #[test]
+    fn a_server_of_another_version_is_told_of() {
+        let headers = |pairs: &[(&'static str, &'static str)]| -> HeaderMap {
+            let pairs = pairs.iter().map(|(name, value)| {
+                let name = reqwest::header::HeaderName::from_static(name);
+                (name, HeaderValue::from_static(value))
+            });
+            pairs.collect()
+        };
+        let orra = ("x-orra-planeengine-version", "0.2.5");
+        let ours = ("x-orchestrion-version", env!("CARGO_PKG_VERSION"));
+        let other = ("x-orchestrion-version", "99.1.0");
+        assert_eq!(of_another_version(&headers(&[orra, ours])), None);
+        assert_eq!(of_another_version(&headers(&[])), None);
+        let said = of_another_version(&headers(&[orra, other])).unwrap();
+        assert!(said.contains("99.1.0"), "{said}");
+        let said = of_another_version(&headers(&[orra])).unwrap();
+        assert!(said.contains("orra"), "{said}");
     }
 
     #[test]

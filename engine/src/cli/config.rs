@@ -24,6 +24,20 @@ pub struct Config {
     pub current_project: String,
     /// By the name that was given on this machine.
     pub projects: BTreeMap<String, Project>,
+    /// Servers that somebody logged in to, by their base URL.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub servers: BTreeMap<String, Server>,
+    /// Members of other programs and versions, kept as they are.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, Value>,
+}
+
+/// A server that somebody logged in to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Server {
+    /// Its admin key.
+    pub admin_key: String,
     /// Members of other programs and versions, kept as they are.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,
@@ -46,6 +60,9 @@ pub struct Project {
     pub webhooks: Vec<String>,
     /// The compensation-failure webhooks added from this machine.
     pub compensation_failure_webhooks: Vec<String>,
+    /// The signing secrets of webhooks that were added or rotated from this machine, by the webhook's id, the newest first.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub webhook_secrets: BTreeMap<String, Vec<String>>,
     /// Members of other programs and versions, kept as they are.
     #[serde(flatten)]
     pub other: BTreeMap<String, Value>,

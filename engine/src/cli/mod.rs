@@ -7,17 +7,22 @@
 
 mod api_keys;
 mod client;
+mod comp_fail;
 mod config;
 mod error;
 mod follow;
 mod input;
 mod inspect;
+mod login;
+mod manual;
 mod projects;
 mod ps;
+mod receive;
 mod render;
 mod replay;
 mod reset;
 mod serve;
+mod services;
 mod verify;
 mod version;
 mod webhooks;
@@ -76,13 +81,20 @@ pub enum Command {
     /// Add, list and choose projects
     #[command(subcommand)]
     Projects(projects::ProjectsCommand),
-    /// Add and list the URLs that results are posted to
+    /// Keep a server's admin key on this machine
+    Login(login::LoginArgs),
+    /// Forget a server's admin key
+    Logout(login::LogoutArgs),
+    /// The URLs that results are posted to, their secrets, and what came of each delivery
     #[command(subcommand)]
     Webhooks(webhooks::WebhooksCommand),
-    /// Make and list the keys that services and agents register with
+    /// Make, list and revoke the keys that services and agents register with
     #[command(name = "api-keys", subcommand)]
     ApiKeys(api_keys::ApiKeysCommand),
-    /// Submit actions
+    /// List and delete the services and agents of a project
+    #[command(subcommand)]
+    Services(services::ServicesCommand),
+    /// Submit actions, and try out webhooks
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
     /// List the orchestrations of a project
@@ -91,10 +103,17 @@ pub enum Command {
     Inspect(inspect::InspectArgs),
     /// Refold an orchestration's journal, check it against the stored state, and tell the story
     Replay(replay::ReplayArgs),
+    /// What could not be undone: look at it, decide about it, run reverts again
+    #[command(name = "comp-fail", subcommand)]
+    CompFail(comp_fail::CompFailCommand),
     /// Manage the client's configuration
     #[command(subcommand)]
     Config(reset::ConfigCommand),
-    /// Print the version
+    /// Print a shell's completion script
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page, or write all of them
+    Man(manual::ManArgs),
+    /// Print the version, and the server's
     Version,
 }
 
@@ -143,14 +162,25 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Dev(args) => serve::serve(crate::server::Mode::Dev, args).await,
         Command::Server(args) => serve::serve(crate::server::Mode::Server, args).await,
         Command::Projects(command) => projects::run(&open()?, command).await,
-        Command::Webhooks(command) => webhooks::run(&open()?, command).await,
+        Command::Login(args) => login::login(&open()?, args).await,
+        Command::Logout(args) => login::logout(&open()?, args),
+        Command::Webhooks(command) => {
+            webhooks::run(&open()?, command, webhooks::List::Results).await
+        }
+        Command::Services(command) => services::run(&open()?, command).await,
+        Command::CompFail(command) => comp_fail::run(&open()?, command).await,
         Command::ApiKeys(command) => api_keys::run(&open()?, command).await,
         Command::Verify(verify::VerifyCommand::Run(args)) => verify::run(&open()?, args).await,
+        Command::Verify(verify::VerifyCommand::Webhooks(receive::ReceiveCommand::Start(args))) => {
+            receive::start(&open()?, args).await
+        }
         Command::Ps(args) => ps::run(&open()?, args).await,
         Command::Inspect(args) => inspect::run(&open()?, args).await,
         Command::Replay(args) => replay::run(&open()?, args).await,
         Command::Config(command) => reset::run(&open()?, command),
-        Command::Version => version::run(cli.json),
+        Command::Completions(args) => manual::completions(&args),
+        Command::Man(args) => manual::man(&args),
+        Command::Version => version::run(&open()?).await,
     }
 }
 

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use super::client::{self, Client};
 use super::config::{Config, DEFAULT_SERVER, Project};
 use super::error::CliError;
-use super::render::{Look, Tone};
-use super::{Session, show, show_json};
+use super::render::{Column, Look, Tone};
+use super::{Session, login, show, show_json};
 
 /// Add, list and choose projects.
 #[derive(Debug, Subcommand)]
@@ -31,7 +31,30 @@ pub enum ProjectsCommand {
     },
     /// List the projects that this machine knows
     #[command(alias = "list")]
-    Ls,
+    Ls {
+        /// Instead those of a server, which takes its admin key (see `login`)
+        #[arg(long, value_name = "URL")]
+        server: Option<String>,
+    },
+    /// Make a project of a server known to this machine, by a new key; takes the server's admin key
+    Join {
+        /// The project's id (`projects ls --server` shows it)
+        project: String,
+        /// What to call it on this machine; its name on the server unless told otherwise
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Where the server is
+        #[arg(long, value_name = "URL", default_value = DEFAULT_SERVER)]
+        server: String,
+        /// The server's admin key, where it has one
+        #[arg(
+            long,
+            value_name = "KEY",
+            env = "ORCHESTRION_ADMIN_KEY",
+            hide_env_values = true
+        )]
+        admin_key: Option<String>,
+    },
     /// Choose the project that commands act on
     Use {
         /// Its name
@@ -47,6 +70,136 @@ struct Registered {
     api_key: String,
 }
 
+/// A project of a server.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct OnServer {
+    id: String,
+    name: String,
+    #[serde(deserialize_with = "super::wire::time")]
+    created_at: Option<Timestamp>,
+}
+
+/// What we keep of the answer to a join.
+#[derive(serde::Deserialize)]
+struct Joined {
+    #[serde(rename = "apiKey")]
+    api_key: String,
+    project: OnServer,
+}
+
+/// The key that is given, or the one that `login` kept for this server.
+fn admin_key_for(
+    session: &Session,
+    server: &str,
+    given: Option<String>,
+) -> Result<Option<String>, CliError> {
+    if let Some(key) = given.filter(|key| !key.is_empty()) {
+        return Ok(Some(key));
+    }
+    let server = Client::new(server, None)?.server().to_owned();
+    Ok(login::kept_key(&session.file.load()?, &server))
+}
+
+fn admin_only(error: CliError, client: &Client, had_key: bool) -> CliError {
+    match (error, had_key) {
+        (
+            CliError::Refused {
+                status: 401 | 403, ..
+            },
+            false,
+        ) => CliError::Usage(format!(
+            "this takes the admin key of the server at {}: log in with `orchestrion login --server {}`",
+            client.server(),
+            client.server()
+        )),
+        (
+            CliError::Refused {
+                status: 401 | 403, ..
+            },
+            true,
+        ) => CliError::Usage(format!(
+            "the server at {} does not accept this admin key",
+            client.server()
+        )),
+        (error, _) => error,
+    }
+}
+
+async fn join(
+    session: &Session,
+    project: &str,
+    name: Option<String>,
+    server: &str,
+    admin_key: Option<&str>,
+) -> Result<(), CliError> {
+    if let Some(name) = &name {
+        free(&session.file.load()?, name)?;
+    }
+    let client = Client::new(server, admin_key)?;
+    let body = json!({ "name": "command line" });
+    let answer = client
+        .post(
+            &["admin", "projects", project, "apikeys"],
+            Some(&body),
+            Default::default(),
+        )
+        .await
+        .map_err(|e| admin_only(e, &client, admin_key.is_some()))?;
+    let joined: Joined = client::read(&answer)?;
+    let name = name.unwrap_or_else(|| match joined.project.name.as_str() {
+        "" => joined.project.id.clone(),
+        name => name.to_owned(),
+    });
+    session.file.change(|config| {
+        // The key is made and shown once: it is kept under the id rather than lost.
+        let name = match config.projects.contains_key(&name) {
+            true => joined.project.id.clone(),
+            false => name.clone(),
+        };
+        config.projects.insert(
+            name.clone(),
+            Project {
+                id: joined.project.id.clone(),
+                cli_auth: joined.api_key,
+                server_addr: client.server().to_owned(),
+                ..Project::default()
+            },
+        );
+        if !config.projects.contains_key(&config.current_project) {
+            config.current_project = name;
+        }
+        Ok(())
+    })?;
+    if session.json {
+        return show_json(&json!({ "name": name, "id": joined.project.id }));
+    }
+    show(&format!(
+        "{} {} is known as {name} now; to act on it:  orchestrion projects use {name}\n",
+        session.look.paint(Tone::Good, "●"),
+        joined.project.id
+    ))
+}
+
+fn of_server(look: &Look, server: &str, projects: &[OnServer]) -> String {
+    if projects.is_empty() {
+        return format!("No projects at {server} yet\n");
+    }
+    let columns = [
+        Column::whole("ID"),
+        Column::text("NAME"),
+        Column::whole("CREATED"),
+    ];
+    let rows = projects.iter().map(|project| {
+        vec![
+            (Tone::Plain, project.id.clone()),
+            (Tone::Plain, project.name.clone()),
+            (Tone::Dim, look.age(project.created_at)),
+        ]
+    });
+    look.table(&columns, rows.collect())
+}
+
 /// Runs one of them.
 pub async fn run(session: &Session, command: ProjectsCommand) -> Result<(), CliError> {
     match command {
@@ -55,10 +208,34 @@ pub async fn run(session: &Session, command: ProjectsCommand) -> Result<(), CliE
             server,
             admin_key,
         } => {
-            let admin_key = admin_key.as_deref().filter(|key| !key.is_empty());
-            add(session, &name, &server, admin_key).await
+            let admin_key = admin_key_for(session, &server, admin_key)?;
+            add(session, &name, &server, admin_key.as_deref()).await
         }
-        ProjectsCommand::Ls => {
+        ProjectsCommand::Join {
+            project,
+            name,
+            server,
+            admin_key,
+        } => {
+            let admin_key = admin_key_for(session, &server, admin_key)?;
+            join(session, &project, name, &server, admin_key.as_deref()).await
+        }
+        ProjectsCommand::Ls {
+            server: Some(server),
+        } => {
+            let admin_key = admin_key_for(session, &server, None)?;
+            let client = Client::new(&server, admin_key.as_deref())?;
+            let answer = client
+                .get(&["admin", "projects"], &[])
+                .await
+                .map_err(|e| admin_only(e, &client, admin_key.is_some()))?;
+            if session.json {
+                return show_json(&answer);
+            }
+            let known: Vec<OnServer> = client::read(&answer)?;
+            show(&of_server(&session.look, client.server(), &known))
+        }
+        ProjectsCommand::Ls { server: None } => {
             let config = session.file.load()?;
             if session.json {
                 show_json(&listing_json(&config))

@@ -1,4 +1,4 @@
-//! `orchestrion verify run`: submit an action, show the plan, and follow it to its end if wanted.
+//! `orchestrion verify run` (`verify webhooks` stands in `receive`): submit an action, show the plan, and follow it to its end if wanted.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -21,6 +21,9 @@ const INPUT_LENGTH: usize = 40;
 pub enum VerifyCommand {
     /// Submit an action
     Run(RunArgs),
+    /// Receive webhooks on this machine
+    #[command(subcommand)]
+    Webhooks(super::receive::ReceiveCommand),
 }
 
 /// An action, and how to run it.
@@ -44,6 +47,10 @@ pub struct RunArgs {
     /// How long a task waits for a service that is offline [default: the server's, 30m]
     #[arg(short = 'g', long, value_name = "DURATION", value_parser = input::duration)]
     pub health_check_grace_period: Option<String>,
+
+    /// A URL that the result is posted to as well, beside the project's webhooks
+    #[arg(short, long, value_name = "URL")]
+    pub webhook: Option<String>,
 
     /// A file with the plan to run instead of asking a planner (JSON; `-` is standard input)
     #[arg(long, value_name = "FILE")]
@@ -140,6 +147,9 @@ fn submission(args: &RunArgs, plan: Option<Value>) -> Result<Value, CliError> {
     }
     if let Some(grace) = &args.health_check_grace_period {
         body.insert("healthCheckGracePeriod".into(), json!(grace));
+    }
+    if let Some(webhook) = &args.webhook {
+        body.insert("webhook".into(), json!(webhook));
     }
     if let Some(plan) = plan {
         body.insert("plan".into(), plan);

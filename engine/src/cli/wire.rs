@@ -272,7 +272,7 @@ pub struct Record {
 }
 
 /// `null` is the same as absent.
-fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
@@ -288,7 +288,7 @@ fn some_or_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Er
 }
 
 /// RFC 3339; the wire's zero time and anything unreadable are no time.
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+pub fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?.unwrap_or_default();
     Ok(text
         .parse::<Timestamp>()

@@ -14,6 +14,7 @@
 pub mod effect;
 pub mod interpreter;
 pub mod planning;
+pub mod revert;
 pub mod submission;
 pub mod view;
 
@@ -21,6 +22,7 @@ mod outcome;
 
 pub use self::effect::{Effect, StatusChange};
 pub use self::interpreter::{Interpreter, NonDeterminism, Turn};
+pub use self::outcome::RevertStatus;
 pub use self::submission::{Action, Options, PlanningResult, Rules, Submission};
 
 use orchestrion_history::ids::Timestamp;
@@ -29,6 +31,8 @@ use orchestrion_proto::temporal::api::sdk::v1::WorkflowTaskCompletedMetadata;
 
 /// The workflow type of every orchestration. Persisted.
 pub const WORKFLOW_TYPE: &str = "orchestrion.plan";
+/// The workflow type of a revert that is run again by itself. Persisted.
+pub const REVERT_WORKFLOW_TYPE: &str = "orchestrion.revert";
 /// Where its workflow tasks wait; closed to foreign pollers. Persisted.
 pub const WORKFLOW_QUEUE: &str = "orchestrion.plan";
 /// Where planning activities wait; closed to foreign pollers. Persisted.
@@ -46,6 +50,8 @@ pub const CANCEL_SIGNAL: &str = "orchestrion.cancel";
 pub const UNREASONED: &str = "no reason was given";
 /// The header field of a revert: why it is asked for. Persisted.
 pub const COMPENSATION_HEADER: &str = "orchestrion-compensation";
+/// The header field of a revert that is run again: the idempotency key of the one before, where the service may have done it. Persisted.
+pub const IDEMPOTENCY_HEADER: &str = "orchestrion-idempotency-key";
 /// What stands before a task's id in the activity id of its revert. Persisted.
 pub const REVERT_ID_PREFIX: &str = "revert:";
 /// What stands before a task's id in the id of the timer that waits for its late result. Persisted.

@@ -90,6 +90,13 @@ impl WebhookSecret {
         Self(bytes)
     }
 
+    /// Reads what [`Self::reveal`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let encoded = text.trim().strip_prefix(WEBHOOK_SECRET_PREFIX)?;
+        let bytes = BASE64.decode(encoded).ok()?;
+        (!bytes.is_empty()).then_some(Self(bytes))
+    }
+
     /// What signs.
     pub fn bytes(&self) -> &[u8] {
         &self.0
@@ -329,6 +336,15 @@ pub(crate) mod tests {
         assert_eq!(text.as_bytes()[14], b'4');
         assert!(matches!(text.as_bytes()[19], b'8' | b'9' | b'a' | b'b'));
         assert_eq!(RunId::parse(&text).map(|id| id.to_string()), Some(text));
+    }
+
+    #[test]
+    fn a_secret_is_read_as_it_is_shown() {
+        let secret = WebhookSecret::generate(&SystemChance);
+        assert_eq!(WebhookSecret::parse(&secret.reveal()), Some(secret));
+        for none in ["", "whsec_", "whsec_!", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"] {
+            assert_eq!(WebhookSecret::parse(none), None, "{none}");
+        }
     }
 
     #[test]

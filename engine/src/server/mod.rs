@@ -27,6 +27,7 @@ use crate::api::access::Access;
 use crate::api::orra::{Admission, Api, ApiParts, OpenSockets, Pulse, router};
 use crate::api::v1::Durations;
 use crate::cli::ServeArgs;
+use crate::compensations::Compensations;
 use crate::config::{ConfigError, Settings, Sources};
 use crate::engine::{Engine, EngineOptions};
 use crate::housekeeping;
@@ -348,8 +349,18 @@ impl Running {
             settings.retention.clone(),
             stopped.clone(),
         ));
+        let compensations =
+            Compensations::new(handle.clone(), registrar.clone(), clock.clone(), &settings);
+        match compensations.resume() {
+            Ok(0) => {}
+            Ok(open) => tracing::info!(open, "reverts that are run again go on"),
+            Err(error) => {
+                tracing::error!(%error, "reverts that were to be run again are not taken up: the next start tries again");
+            }
+        }
         let api = Api::new(ApiParts {
             registrar,
+            compensations,
             handle,
             settings: settings.clone(),
             clock,

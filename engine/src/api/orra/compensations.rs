@@ -5,24 +5,18 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use bytes::Bytes;
-use orchestrion_history::ids::{Namespace, ShardId, Timestamp};
-use orchestrion_history::store::{Key, KeyRange, Op};
-use orchestrion_proto::prost::Message;
-use orchestrion_proto::v1::CompensationFailure;
+use orchestrion_history::ids::{Namespace, Timestamp};
+use orchestrion_proto::v1::{CompensationFailure, RevertRetry};
 use serde::Serialize;
 
-use super::auth::Authenticated;
+use super::auth::{Authenticated, Caller};
 use super::body::{Body, Id};
 use super::error::{ApiError, Kind};
 use super::json::Members;
 use super::{Api, respond};
-use crate::engine::handle::CallError;
+use crate::compensations::{CompensationError, Decision};
 use crate::orchestration::effect::{CompensationDataJson, rfc3339};
 
-/// The newest so many are listed.
-const LISTED_MAX: usize = 10_000;
-const PAGE: usize = 512;
 /// The wire's word for "not yet".
 const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
@@ -46,6 +40,37 @@ struct RecordJson<'a> {
     max_attempts: i32,
     timestamp: String,
     resolved_at: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    retries: Vec<RetryJson<'a>>,
+}
+
+/// A revert that was run again.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RetryJson<'a> {
+    /// Of its execution.
+    id: &'a str,
+    requested_at: String,
+    /// Absent while it is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at: Option<String>,
+    /// `processing` while it is under way.
+    status: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    failure: &'a str,
+}
+
+impl<'a> RetryJson<'a> {
+    fn of(retry: &'a RevertRetry) -> Self {
+        let ended = retry.ended_at != 0;
+        Self {
+            id: &retry.workflow_id,
+            requested_at: rfc3339(Timestamp(retry.requested_at)),
+            ended_at: ended.then(|| rfc3339(Timestamp(retry.ended_at))),
+            status: if ended { &retry.status } else { "processing" },
+            failure: &retry.failure,
+        }
+    }
 }
 
 impl<'a> RecordJson<'a> {
@@ -73,6 +98,7 @@ impl<'a> RecordJson<'a> {
                 0 => ZERO_TIME.to_owned(),
                 at => rfc3339(Timestamp(at)),
             },
+            retries: record.retries.iter().map(RetryJson::of).collect(),
         }
     }
 }
@@ -82,26 +108,7 @@ pub async fn list(
     State(api): State<Api>,
     Authenticated(project): Authenticated,
 ) -> Result<Response, ApiError> {
-    let mut records = Vec::new();
-    let mut range = KeyRange::compensations(ShardId::REGISTRY, &project);
-    loop {
-        let page = api
-            .handle
-            .store()
-            .scan(&range, PAGE, false)
-            .map_err(CallError::from)?;
-        for (_, value) in &page.entries {
-            records.push(
-                CompensationFailure::decode(value.clone()).map_err(|e| ApiError::internal(&e))?,
-            );
-        }
-        match page.entries.last() {
-            Some((last, _)) if page.more => range = range.after(last),
-            _ => break,
-        }
-    }
-    records.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| a.id.cmp(&b.id)));
-    records.truncate(LISTED_MAX);
+    let records = api.compensations.list(&project)?;
     let shown: Vec<RecordJson<'_>> = records
         .iter()
         .map(|record| RecordJson::of(&project, record))
@@ -118,64 +125,75 @@ pub async fn show(
     Authenticated(project): Authenticated,
     Id(id): Id,
 ) -> Result<Response, ApiError> {
-    let record = find(&api, &project, &id)?;
+    let record = api.compensations.find(&project, &id)?;
     Ok(respond(StatusCode::OK, &RecordJson::of(&project, &record)))
 }
 
 /// `POST /compensation-failures/{id}/resolve`
 pub async fn resolve(
     State(api): State<Api>,
-    Authenticated(project): Authenticated,
+    caller: Caller,
     Id(id): Id,
     body: Body,
 ) -> Result<Response, ApiError> {
-    decide(&api, &project, &id, &body, "resolved").await
+    decide(&api, &caller, &id, &body, Decision::Resolved).await
 }
 
 /// `POST /compensation-failures/{id}/ignore`
 pub async fn ignore(
     State(api): State<Api>,
-    Authenticated(project): Authenticated,
+    caller: Caller,
     Id(id): Id,
     body: Body,
 ) -> Result<Response, ApiError> {
-    decide(&api, &project, &id, &body, "ignored").await
+    decide(&api, &caller, &id, &body, Decision::Ignored).await
 }
 
 async fn decide(
     api: &Api,
-    project: &Namespace,
+    caller: &Caller,
     id: &str,
     body: &Body,
-    to: &str,
+    decision: Decision,
 ) -> Result<Response, ApiError> {
     let reason = Members::of_body(body.as_str())?
         .string("reason")?
         .unwrap_or_default();
-    let mut record = find(api, project, id)?;
-    to.clone_into(&mut record.resolution_state);
-    record.resolution = reason;
-    record.resolved_at = api.clock.now().0;
-    let value = Bytes::from(record.encode_to_vec());
-    api.handle
-        .put(vec![Op::Put(key(project, id), value)])
+    let record = api
+        .compensations
+        .decide(&caller.project, id, decision, reason, &caller.actor)
         .await?;
-    Ok(respond(StatusCode::OK, &RecordJson::of(project, &record)))
+    Ok(respond(
+        StatusCode::OK,
+        &RecordJson::of(&caller.project, &record),
+    ))
 }
 
-/// A foreign record is as unknown as one that never was.
-fn find(api: &Api, project: &Namespace, id: &str) -> Result<CompensationFailure, ApiError> {
-    let value = api.handle.store().get(&key(project, id)).map_err(CallError::from)?.ok_or_else(|| {
-        ApiError::new(Kind::NotExist, format!("unknown compensation failure {id:?}: list what there is with GET /compensation-failures"))
-    })?;
-    CompensationFailure::decode(value).map_err(|e| ApiError::internal(&e))
+/// `POST /compensation-failures/{id}/retry`: 202 once it is certain that the revert is run again.
+pub async fn retry(
+    State(api): State<Api>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Response, ApiError> {
+    let record = api
+        .compensations
+        .retry(&caller.project, &id, &caller.actor)
+        .await?;
+    tracing::info!(project = %caller.project, record = %id, "a revert is run again");
+    Ok(respond(
+        StatusCode::ACCEPTED,
+        &RecordJson::of(&caller.project, &record),
+    ))
 }
 
-fn key(project: &Namespace, id: &str) -> Key {
-    Key::Compensation {
-        shard: ShardId::REGISTRY,
-        namespace: project.clone(),
-        id: id.to_owned(),
+impl From<CompensationError> for ApiError {
+    fn from(error: CompensationError) -> Self {
+        match error {
+            CompensationError::Unknown(_) => Self::new(Kind::NotExist, error.to_string()),
+            CompensationError::NotNow(text) => Self::new(Kind::InvalidOperation, text),
+            CompensationError::Damaged(text) => Self::internal(&text),
+            CompensationError::Engine(error) => error.into(),
+        }
     }
 }
 

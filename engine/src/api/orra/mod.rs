@@ -4,6 +4,7 @@
 //! |----------------------------------------------|---------------------|
 //! | `GET /health`, `GET /metrics`                | `health.rs`         |
 //! | `POST /register/project`                     | `projects.rs`       |
+//! | `/admin/…`                                   | `admin.rs`          |
 //! | `/apikeys…`                                  | `api_keys.rs`       |
 //! | `/webhooks…`, `/compensation-failure-webhooks` | `webhooks.rs`     |
 //! | `POST /register/service`, `/register/agent`, `/services…` | `services.rs` |
@@ -15,6 +16,7 @@
 //!
 //! Invariant: every body is `application/json` and ends with a newline, errors included; only 404 and 405 of the router are not.
 
+mod admin;
 mod api_keys;
 pub(crate) mod auth;
 mod body;
@@ -51,6 +53,7 @@ pub use self::auth::{Admission, Peer};
 pub(crate) use self::auth::{Caller, authenticate};
 pub use self::health::Pulse;
 use super::v1;
+use crate::compensations::Compensations;
 use crate::config::Settings;
 use crate::engine::handle::Handle;
 use crate::planner::Planner;
@@ -81,6 +84,8 @@ pub struct ApiParts {
     pub handle: Handle,
     /// Reads and changes the registry.
     pub registrar: Registrar,
+    /// Reads and decides on compensations that failed.
+    pub compensations: Compensations,
     /// How the engine is set up.
     pub settings: Settings,
     /// What time it is.
@@ -140,6 +145,9 @@ pub fn router(api: Api) -> Router {
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))
         .route("/register/project", post(projects::register))
+        .route("/admin/login", post(admin::login))
+        .route("/admin/projects", get(admin::projects))
+        .route("/admin/projects/{id}/apikeys", post(admin::add_key))
         .route("/apikeys", get(api_keys::list).post(api_keys::add))
         .route("/apikeys/{id}", delete(api_keys::revoke))
         .route("/webhooks", get(webhooks::list).post(webhooks::add))
@@ -184,6 +192,10 @@ pub fn router(api: Api) -> Router {
         .route(
             "/compensation-failures/{id}/ignore",
             post(compensations::ignore),
+        )
+        .route(
+            "/compensation-failures/{id}/retry",
+            post(compensations::retry),
         )
         .route("/ws", get(socket::connect))
         .route_layer(from_fn(observed))

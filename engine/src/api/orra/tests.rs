@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{Admission, Api, ApiParts, OpenSockets, Pulse, SMALL_BODY_BYTES_MAX, router};
 use crate::api::v1::Durations;
+use crate::compensations::Compensations;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineOptions, NoSurroundings};
 use crate::planner::Planner;
@@ -52,15 +53,20 @@ impl Server {
         .unwrap();
         let (stop, stopped) = watch::channel(false);
         let handle = engine.handle();
+        let settings = open_settings();
+        let registrar = Registrar::new(
+            registry,
+            handle.clone(),
+            Arc::new(SystemChance),
+            clock.clone(),
+        );
+        let compensations =
+            Compensations::new(handle.clone(), registrar.clone(), clock.clone(), &settings);
         let api = Api::new(ApiParts {
-            registrar: Registrar::new(
-                registry,
-                handle.clone(),
-                Arc::new(SystemChance),
-                clock.clone(),
-            ),
+            registrar,
+            compensations,
             handle,
-            settings: open_settings(),
+            settings,
             clock,
             ids: Arc::new(SystemChance),
             admission,

@@ -1,7 +1,8 @@
 //! The interpreter: the deterministic workflow code of an orchestration. History events go in, commands come out.
 //!
 //! ```text
-//!  Void     --WorkflowExecutionStarted, with a plan--------> Running
+//!  Void     --WorkflowExecutionStarted of a revert---------> Again     (its rules stand in `again`)
+//!           --WorkflowExecutionStarted, with a plan--------> Running
 //!           --WorkflowExecutionStarted, without------------> Planning
 //!           --WorkflowExecutionStarted, unreadable---------> Refused
 //!  Refused  --turn----------------------------------------> Closed    WorkflowExecutionFailed InvalidSubmission
@@ -24,6 +25,7 @@
 //! Invariant: a turn is a pure function of the events folded and of the time of its `WorkflowTaskStarted`.
 //! Invariant: the journal is compared with every turn, live or replayed, before anything follows it.
 
+mod again;
 mod commands;
 mod expected;
 mod tasks;
@@ -52,6 +54,7 @@ use orchestrion_proto::temporal::api::history::v1::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use self::again::Again;
 use self::expected::Shape;
 use self::tasks::Run;
 use super::effect::{Effect, FinalStatus, StatusChange};
@@ -61,7 +64,7 @@ use super::submission::{
 };
 use super::{
     CANCEL_SIGNAL, LATE_RESULT_SIGNAL, PLAN_ACTIVITY_ID, PLAN_ACTIVITY_TYPE, PLANNER_QUEUE,
-    UNREASONED, time_of,
+    REVERT_WORKFLOW_TYPE, UNREASONED, time_of,
 };
 use crate::plan::Plan;
 
@@ -118,6 +121,7 @@ enum Phase {
     Planning(Box<Planning>),
     Running(Box<Run>),
     Undoing(Box<Run>),
+    Again(Box<Again>),
     Closed,
 }
 
@@ -143,6 +147,7 @@ enum Node {
     Task(usize),
     Revert(usize),
     LateResult(usize),
+    RevertAgain,
 }
 
 /// How an activity closed.
@@ -304,6 +309,17 @@ impl Interpreter {
     fn start(&mut self, event: &WorkflowExecutionStartedEventAttributes) {
         self.orchestration_id.clone_from(&event.workflow_id);
         self.run_id.clone_from(&event.original_execution_run_id);
+        let workflow_type = event.workflow_type.as_ref().map(|kind| kind.name.as_str());
+        if workflow_type == Some(REVERT_WORKFLOW_TYPE) {
+            self.phase = match Again::read(event.input.as_ref()) {
+                Err(reason) => Phase::Refused(reason),
+                Ok(again) => {
+                    self.options = again.options().bounded();
+                    Phase::Again(Box::new(again))
+                }
+            };
+            return;
+        }
         self.phase = match read_json::<Submission>(event.input.as_ref()) {
             Err(bad) => Phase::Refused(bad.to_string()),
             Ok(submission) => {
@@ -435,6 +451,9 @@ impl Interpreter {
         {
             run.scheduled(task, event_id);
         }
+        if let (Phase::Again(again), Node::RevertAgain) = (&mut self.phase, node) {
+            again.scheduled(event_id);
+        }
     }
 
     fn close_activity(
@@ -457,6 +476,7 @@ impl Interpreter {
                 run.close_task(task, &closed, at, &self.options);
             }
             (Phase::Undoing(run), Node::Revert(task)) => run.close_revert(task, &closed),
+            (Phase::Again(again), Node::RevertAgain) => again.close(&closed),
             // The run is over for this code, or the node is of another phase: nothing depends on it any more.
             _ => {}
         }
@@ -469,6 +489,7 @@ impl Interpreter {
                 planning.canceled.get_or_insert_with(|| reason.to_owned());
             }
             Phase::Running(run) => run.cancel_requested(reason, compensate),
+            Phase::Again(again) => again.cancel_requested(),
             Phase::Void | Phase::Refused(_) | Phase::Undoing(_) | Phase::Closed => {}
         }
     }
@@ -492,6 +513,7 @@ impl Interpreter {
             Phase::Planning(planning) => self.decide_planning(planning, now, &mut draft),
             Phase::Running(run) => self.decide_running(run, None, now, &mut draft),
             Phase::Undoing(run) => self.decide_undoing(run, HashMap::new(), now, &mut draft),
+            Phase::Again(again) => self.decide_again(again, &mut draft),
         }
         draft
     }

@@ -9,7 +9,7 @@ use orchestrion_history::record::Record;
 use orchestrion_proto::prost_wkt_types;
 use orchestrion_proto::temporal::api::command::v1::Command;
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as Asked;
-use orchestrion_proto::temporal::api::common::v1::{Payload, Payloads};
+use orchestrion_proto::temporal::api::common::v1::{Payload, Payloads, WorkflowType};
 use orchestrion_proto::temporal::api::enums::v1::{EventType, RetryState, TimeoutType};
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{
@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Effect, Interpreter, NonDeterminism};
 use crate::orchestration::submission::{json_or_null, json_payloads};
-use crate::orchestration::{LATE_RESULT_SIGNAL, Submission};
+use crate::orchestration::{LATE_RESULT_SIGNAL, Submission, WORKFLOW_TYPE};
 use crate::plan::{Plan, PlanTask};
 
 pub(in crate::orchestration) const ORCHESTRATION: &str = "o_1";
@@ -129,6 +129,10 @@ impl World {
     }
 
     pub(in crate::orchestration) fn start_with(input: Payloads) -> Self {
+        Self::start_typed(WORKFLOW_TYPE, input)
+    }
+
+    pub(in crate::orchestration) fn start_typed(kind: &str, input: Payloads) -> Self {
         let mut world = Self {
             events: Vec::new(),
             journal: Vec::new(),
@@ -145,6 +149,9 @@ impl World {
             Written::WorkflowExecutionStartedEventAttributes(
                 WorkflowExecutionStartedEventAttributes {
                     workflow_id: ORCHESTRATION.to_owned(),
+                    workflow_type: Some(WorkflowType {
+                        name: kind.to_owned(),
+                    }),
                     original_execution_run_id: RUN.to_owned(),
                     input: Some(input),
                     ..Default::default()

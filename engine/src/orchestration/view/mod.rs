@@ -41,7 +41,9 @@ use super::outcome::{
 use super::submission::{
     Options, PlanningOutcome, PlanningResult, Submission, json_or_null, read_json,
 };
-use super::{LATE_RESULT_SIGNAL, PLAN_ACTIVITY_TYPE, REVERT_ID_PREFIX, time_of};
+use super::{
+    LATE_RESULT_SIGNAL, PLAN_ACTIVITY_TYPE, REVERT_ID_PREFIX, REVERT_WORKFLOW_TYPE, time_of,
+};
 use crate::plan::{Plan, PlanTask};
 
 /// An orchestration as its journal shows it.
@@ -244,6 +246,11 @@ impl View {
         else {
             return None;
         };
+        // A revert that is run again is no orchestration.
+        let kind = started.workflow_type.as_ref();
+        if kind.map_or("", |kind| kind.name.as_str()) == REVERT_WORKFLOW_TYPE {
+            return None;
+        }
         let at = time_of(event);
         let submission = read_json::<Submission>(started.input.as_ref()).ok();
         let options = submission

@@ -7,7 +7,7 @@
 
 mod answers;
 mod frame;
-mod key;
+pub(crate) mod key;
 mod locate;
 mod session;
 mod slots;

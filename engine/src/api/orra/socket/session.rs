@@ -28,8 +28,9 @@ use super::locate::is_revert;
 use super::slots::{Assignment, Slots, Tick};
 use crate::config::SocketSettings;
 use crate::engine::handle::{Dispatch, Handle, SessionId, Target};
+use crate::orchestration::revert::key_text;
 use crate::orchestration::submission::{BadPayload, json_text, payload_text};
-use crate::orchestration::{COMPENSATION_HEADER, REVERT_ID_PREFIX};
+use crate::orchestration::{COMPENSATION_HEADER, IDEMPOTENCY_HEADER, REVERT_ID_PREFIX};
 use crate::registry::ids::execution_id;
 use crate::seams;
 
@@ -473,6 +474,22 @@ fn compose(
     };
     let revert = context.is_some();
     let event = dispatch.scheduled_event_id;
+    // A revert that is run again may have been done the first time: its service knows by the key.
+    let known_by = dispatch
+        .header
+        .as_ref()
+        .and_then(|header| header.fields.get(IDEMPOTENCY_HEADER))
+        .filter(|_| revert)
+        .map(key_text)
+        .filter(|key| !key.is_empty());
+    let key = known_by.unwrap_or_else(|| {
+        key::of(
+            &dispatch.namespace,
+            &dispatch.workflow_id,
+            dispatch.run_id,
+            event,
+        )
+    });
     let work = Work {
         id: dispatch
             .activity_id
@@ -481,12 +498,7 @@ fn compose(
             .unwrap_or(&dispatch.activity_id),
         input: raw("input", input)?,
         execution_id: &execution_id(dispatch.run_id, event, dispatch.attempt, revert),
-        idempotency_key: &key::of(
-            &dispatch.namespace,
-            &dispatch.workflow_id,
-            dispatch.run_id,
-            event,
-        ),
+        idempotency_key: &key,
         service_id,
     };
     let text = match context {

@@ -1,5 +1,6 @@
 //! Canned histories, numbered event by event: what happens outside, and what the interpreter makes of it. Workflow tasks take ids too.
 
+mod again;
 mod cancelling;
 mod planning;
 mod replaying;
