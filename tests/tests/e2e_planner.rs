@@ -183,6 +183,30 @@ async fn three_invalid_plans_are_enough_and_the_reason_is_told() {
         .await;
     assert!(message.contains("volume"), "{message}");
     assert_eq!(stage.llm.calls().len(), 3);
+    let listed = stage.project.only_listed().await;
+    let view = stage
+        .project
+        .get(&format!("/orchestrations/inspections/{}", listed.0))
+        .await;
+    let planning = &view["planning"];
+    assert_eq!(
+        (
+            planning["tries"].as_u64(),
+            planning["promptTokens"].as_u64(),
+            planning["completionTokens"].as_u64()
+        ),
+        (Some(3), Some(360), Some(135)),
+        "what failed attempts cost is told: {planning}"
+    );
+    assert_eq!(planning["failedAttempts"][2]["model"], "fake-planner");
+    let replay = stage
+        .project
+        .get(&format!("/orchestrations/{}/replay", listed.0))
+        .await;
+    assert!(
+        replay.to_string().contains("120 tokens read, 45 written"),
+        "{replay}"
+    );
 }
 
 #[tokio::test]

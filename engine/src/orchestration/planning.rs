@@ -21,16 +21,19 @@ use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Fail
 
 use super::PLANNER_QUEUE;
 use super::submission::{
-    PlanningOutcome, PlanningResult, Submission, json_or_null, json_payloads, read_json,
+    PlanningOutcome, PlanningResult, Submission, json_or_null, json_payload, json_payloads,
+    read_json,
 };
 use crate::engine::handle::{CallError, Dispatch, Handle, Session, SessionId, Target};
 use crate::plan::Service;
-use crate::planner::{Answer, PlanError, PlanRequest, Planned, Planner};
+use crate::planner::{Answer, Cost, FailedAttempt, PlanError, PlanRequest, Planned, Planner};
 use crate::seams;
 
 /// Plannings that may run at once, of all tenants together.
 const WINDOW: u32 = 64;
 const IDENTITY: &str = "orchestrion planner";
+/// The source of a planning's failures. Persisted.
+const FAILURE_SOURCE: &str = "planner";
 /// How often an answer is offered to an engine that cannot take it.
 const OFFERS_MAX: u32 = 6;
 const OFFER_WAIT_INITIAL: Duration = Duration::from_millis(100);
@@ -88,6 +91,7 @@ async fn work(
             "Refused",
             "the project has no services: register one first".to_owned(),
             None,
+            None,
         )),
         Ok(submission) => {
             let feedback = feedback_of(task.last_failure.as_ref());
@@ -103,6 +107,7 @@ async fn work(
         Err(bad) => Err(failure(
             "Refused",
             format!("the submission cannot be read: {bad}"),
+            None,
             None,
         )),
     };
@@ -158,7 +163,10 @@ async fn offer(handle: &Handle, target: &Target, request: Request) {
     tracing::warn!(%workflow_id, "the engine did not take an answer of the planner; the attempt will time out");
 }
 
-fn answer_of(planned: Result<Planned, PlanError>, attempt: i32) -> Result<Payloads, Box<Failure>> {
+fn answer_of(
+    planned: Result<Planned, FailedAttempt>,
+    attempt: i32,
+) -> Result<Payloads, Box<Failure>> {
     match planned {
         Ok(planned) => {
             let (outcome, plan, reason) = match planned.answer {
@@ -185,10 +193,11 @@ fn answer_of(planned: Result<Planned, PlanError>, attempt: i32) -> Result<Payloa
                 verdict: verdict.to_owned(),
             }))
         }
-        Err(error) => Err(failure(
+        Err(FailedAttempt { error, cost }) => Err(failure(
             kind_of(&error),
             error.to_string(),
             error.feedback(),
+            Some(&cost),
         )),
     }
 }
@@ -203,18 +212,29 @@ fn kind_of(error: &PlanError) -> &'static str {
     }
 }
 
-/// The details carry what the next attempt is told, the message what people read.
-fn failure(kind: &str, message: String, feedback: Option<String>) -> Box<Failure> {
+/// The message is what people read. The first detail is what the next attempt is told, null if nothing; the second is what this one
+/// cost, if anybody was asked. Persisted.
+fn failure(
+    kind: &str,
+    message: String,
+    feedback: Option<String>,
+    cost: Option<&Cost>,
+) -> Box<Failure> {
+    let mut details = Vec::new();
+    if feedback.is_some() || cost.is_some() {
+        details.push(json_payload(&feedback));
+    }
+    details.extend(cost.map(json_payload));
     let info = ApplicationFailureInfo {
         r#type: kind.to_owned(),
         non_retryable: kind == "Refused",
-        details: feedback.map(|feedback| json_payloads(&feedback)),
+        details: (!details.is_empty()).then_some(Payloads { payloads: details }),
         ..Default::default()
     };
     let failure_info = Some(FailureInfo::ApplicationFailureInfo(info));
     Box::new(Failure {
         message,
-        source: "planner".to_owned(),
+        source: FAILURE_SOURCE.to_owned(),
         failure_info,
         ..Default::default()
     })
@@ -227,6 +247,16 @@ fn feedback_of(last_failure: Option<&Failure>) -> Option<String> {
     };
     let feedback = json_or_null(info.details.as_ref()?.payloads.first());
     feedback.as_str().map(str::to_owned)
+}
+
+/// What a failed attempt of a planning cost, if anybody was asked.
+pub(crate) fn cost_of(failure: Option<&Failure>) -> Option<Cost> {
+    let failure = failure.filter(|failure| failure.source == FAILURE_SOURCE)?;
+    let Some(FailureInfo::ApplicationFailureInfo(info)) = &failure.failure_info else {
+        return None;
+    };
+    let cost = info.details.as_ref()?.payloads.get(1)?;
+    serde_json::from_value(json_or_null(Some(cost))).ok()
 }
 
 #[cfg(test)]
@@ -251,6 +281,35 @@ mod tests {
             duration_ms: 30,
             tries: 2,
         }
+    }
+
+    fn failed(error: PlanError) -> Box<Failure> {
+        let cost = Cost {
+            model: "m-1".to_owned(),
+            prompt_tokens: 11,
+            completion_tokens: 7,
+            tries: 2,
+            ..Cost::default()
+        };
+        answer_of(Err(FailedAttempt { error, cost }), 2).unwrap_err()
+    }
+
+    #[test]
+    fn what_a_failed_attempt_cost_is_recorded() {
+        let failure = failed(PlanError::Unavailable("503".to_owned()));
+        let cost = cost_of(Some(&failure)).unwrap();
+        assert_eq!(
+            (
+                cost.model.as_str(),
+                cost.prompt_tokens,
+                cost.completion_tokens,
+                cost.tries
+            ),
+            ("m-1", 11, 7, 2)
+        );
+        let unasked = super::failure("Refused", "no services".to_owned(), None, None);
+        assert_eq!(cost_of(Some(&unasked)), None);
+        assert_eq!(cost_of(None), None);
     }
 
     #[test]
@@ -282,21 +341,20 @@ mod tests {
 
     #[test]
     fn the_next_attempt_is_told_what_was_wrong_with_a_plan_and_not_what_was_wrong_with_the_line() {
-        let failed =
-            answer_of(Err(PlanError::Malformed("it is no JSON".to_owned())), 1).unwrap_err();
+        let failed = failed(PlanError::Malformed("it is no JSON".to_owned()));
         assert_eq!(
             failed.message,
             "the planner's answer is no plan: it is no JSON"
         );
         assert_eq!(feedback_of(Some(&failed)).as_deref(), Some("it is no JSON"));
-        let failed = answer_of(Err(PlanError::Unavailable("503".to_owned())), 1).unwrap_err();
+        let failed = super::tests::failed(PlanError::Unavailable("503".to_owned()));
         assert_eq!(feedback_of(Some(&failed)), None);
         assert_eq!(feedback_of(None), None);
     }
 
     #[test]
     fn a_refusal_is_final() {
-        let of = |error| match answer_of(Err(error), 1).unwrap_err().failure_info {
+        let of = |error| match failed(error).failure_info {
             Some(FailureInfo::ApplicationFailureInfo(info)) => (info.r#type, info.non_retryable),
             _ => panic!("it is an application failure"),
         };

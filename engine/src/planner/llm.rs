@@ -25,7 +25,7 @@ use reqwest::{Client, StatusCode, Url, redirect};
 use serde_json::Value;
 
 use super::prompt::{Prompt, answer_schema, render};
-use super::{Answer, PlanError, PlanRequest, Planned};
+use super::{Answer, Cost, FailedAttempt, PlanError, PlanRequest, Planned};
 use crate::plan::draft::{Parsed, parse_reply};
 use crate::plan::validate;
 
@@ -141,9 +141,6 @@ impl fmt::Debug for LlmPlanner {
 struct Reply {
     text: String,
     refused: bool,
-    model: Option<String>,
-    prompt_tokens: u64,
-    completion_tokens: u64,
 }
 
 impl LlmPlanner {
@@ -190,37 +187,55 @@ impl LlmPlanner {
     }
 
     /// Asks the model once.
-    pub async fn plan(&self, request: PlanRequest<'_>) -> Result<Planned, PlanError> {
+    pub async fn plan(&self, request: PlanRequest<'_>) -> Result<Planned, FailedAttempt> {
         let began_ms = (self.now_ms)();
         let prompt = render(&request);
+        let mut cost = Cost {
+            model: self.settings.model.clone(),
+            tries: request.attempt.max(1),
+            ..Cost::default()
+        };
+        let answer = self.answer(&prompt, &request, &mut cost).await;
+        cost.duration_ms = (self.now_ms)().saturating_sub(began_ms);
+        cost.prompt_digest = prompt.digest;
+        match answer {
+            Ok(answer) => Ok(Planned {
+                answer,
+                model: cost.model,
+                prompt_digest: cost.prompt_digest,
+                prompt_tokens: cost.prompt_tokens,
+                completion_tokens: cost.completion_tokens,
+                duration_ms: cost.duration_ms,
+                tries: cost.tries,
+            }),
+            Err(error) => Err(FailedAttempt { error, cost }),
+        }
+    }
+
+    async fn answer(
+        &self,
+        prompt: &Prompt,
+        request: &PlanRequest<'_>,
+        cost: &mut Cost,
+    ) -> Result<Answer, PlanError> {
         if prompt.text.len() > PROMPT_BYTES_MAX {
             let bytes = prompt.text.len();
             return Err(PlanError::Refused(format!(
                 "services, action and data make a prompt of {bytes} bytes, at most {PROMPT_BYTES_MAX} are sent: shorten their schemas and texts"
             )));
         }
-        let reply = match tokio::time::timeout(self.settings.time_limit, self.ask(&prompt)).await {
-            Ok(reply) => reply?,
+        match tokio::time::timeout(self.settings.time_limit, self.ask(prompt, cost)).await {
+            Ok(reply) => answer(&reply?, request),
             Err(_) => {
                 let limit_ms =
                     u64::try_from(self.settings.time_limit.as_millis()).unwrap_or(u64::MAX);
-                return Err(PlanError::TimedOut { limit_ms });
+                Err(PlanError::TimedOut { limit_ms })
             }
-        };
-        let answer = answer(&reply, &request)?;
-        Ok(Planned {
-            answer,
-            model: reply.model.unwrap_or_else(|| self.settings.model.clone()),
-            prompt_digest: prompt.digest,
-            prompt_tokens: reply.prompt_tokens,
-            completion_tokens: reply.completion_tokens,
-            duration_ms: (self.now_ms)().saturating_sub(began_ms),
-            tries: request.attempt.max(1),
-        })
+        }
     }
 
     /// One answer. What the server does not have is left out and asked for no more.
-    async fn ask(&self, prompt: &Prompt) -> Result<Reply, PlanError> {
+    async fn ask(&self, prompt: &Prompt, cost: &mut Cost) -> Result<Reply, PlanError> {
         loop {
             let (structured, tempered) = (
                 self.structured.load(Ordering::Relaxed),
@@ -230,7 +245,7 @@ impl LlmPlanner {
                 .send(&self.request(prompt, structured, tempered))
                 .await?;
             if status.is_success() {
-                return read_reply(&body);
+                return read_reply(&body, cost);
             }
             let text = String::from_utf8_lossy(&body);
             let unknown = |name: &str| matches!(status.as_u16(), 400 | 422) && text.contains(name);
@@ -424,11 +439,13 @@ fn error_message(body: &Value) -> Option<&str> {
     error.as_str().or_else(|| error.get("message")?.as_str())
 }
 
-fn read_reply(body: &[u8]) -> Result<Reply, PlanError> {
+/// What the model said. What it cost is read first: an answer that is of no use is paid for as well.
+fn read_reply(body: &[u8], cost: &mut Cost) -> Result<Reply, PlanError> {
     let malformed = |text: &str| {
         PlanError::Malformed(format!("the server's answer is no chat completion: {text}"))
     };
     let body: Value = serde_json::from_slice(body).map_err(|_| malformed("it is not JSON"))?;
+    read_cost(&body, cost);
     let Some(choice) = body.pointer("/choices/0") else {
         // Some gateways wrap the errors of the servers behind them into a success.
         return Err(match body.get("error") {
@@ -459,11 +476,6 @@ fn read_reply(body: &[u8]) -> Result<Reply, PlanError> {
         .pointer("/message/refusal")
         .and_then(Value::as_str)
         .filter(|refusal| !refusal.is_empty());
-    let tokens = |name: &str| {
-        body.pointer(&format!("/usage/{name}"))
-            .and_then(Value::as_u64)
-            .unwrap_or(0)
-    };
     Ok(Reply {
         refused: text.trim().is_empty() && refusal.is_some(),
         text: if text.trim().is_empty() {
@@ -471,14 +483,22 @@ fn read_reply(body: &[u8]) -> Result<Reply, PlanError> {
         } else {
             text
         },
-        model: body
-            .get("model")
-            .and_then(Value::as_str)
-            .filter(|model| !model.is_empty())
-            .map(str::to_owned),
-        prompt_tokens: tokens("prompt_tokens"),
-        completion_tokens: tokens("completion_tokens"),
     })
+}
+
+fn read_cost(body: &Value, cost: &mut Cost) {
+    let tokens = |name: &str| {
+        body.pointer(&format!("/usage/{name}"))
+            .and_then(Value::as_u64)
+            .unwrap_or(0)
+    };
+    cost.prompt_tokens = tokens("prompt_tokens");
+    cost.completion_tokens = tokens("completion_tokens");
+    if let Some(model) = body.get("model").and_then(Value::as_str)
+        && !model.is_empty()
+    {
+        model.clone_into(&mut cost.model);
+    }
 }
 
 fn answer(reply: &Reply, request: &PlanRequest<'_>) -> Result<Answer, PlanError> {

@@ -12,6 +12,8 @@ pub mod builtin;
 pub mod llm;
 mod prompt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::plan::draft::DraftError;
 use crate::plan::{self, Parameter, Plan, Reason, Service};
 
@@ -56,6 +58,35 @@ pub struct Planned {
     pub duration_ms: u64,
     /// The attempt that succeeded.
     pub tries: u32,
+}
+
+/// What asking cost, whether or not an answer came of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Cost {
+    /// Who was asked.
+    pub model: String,
+    /// SHA-256 of the prompt, in lower-case hex; empty if there was none.
+    pub prompt_digest: String,
+    /// Tokens of the prompt, as far as the model's server told them.
+    pub prompt_tokens: u64,
+    /// Tokens of the answer, as far as the model's server told them.
+    pub completion_tokens: u64,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// Which attempt it was, from 1.
+    pub tries: u32,
+}
+
+/// An attempt that brought no answer, and what it cost all the same.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{error}")]
+pub struct FailedAttempt {
+    /// Why.
+    #[source]
+    pub error: PlanError,
+    /// What it cost.
+    pub cost: Cost,
 }
 
 /// Why an attempt brought no answer.
@@ -136,7 +167,7 @@ impl Planner {
     }
 
     /// Plans once: at most one answer of a model.
-    pub async fn plan_once(&self, request: PlanRequest<'_>) -> Result<Planned, PlanError> {
+    pub async fn plan_once(&self, request: PlanRequest<'_>) -> Result<Planned, FailedAttempt> {
         match self {
             Self::Builtin(planner) => Ok(planner.plan(request)),
             Self::Llm(planner) => planner.plan(request).await,

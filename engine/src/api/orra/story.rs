@@ -9,6 +9,8 @@ use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::v1::{Note, note};
 
+use crate::orchestration::planning::cost_of;
+
 /// Characters of user data that one line shows.
 const DATA_CHARS_MAX: usize = 200;
 
@@ -173,9 +175,17 @@ fn payload(payload: Option<&Payload>) -> String {
 }
 
 fn failure(failure: Option<&Failure>) -> String {
-    failure.map_or_else(String::new, |failure| {
-        format!("{:?}", shorten(&failure.message))
-    })
+    let Some(failure) = failure else {
+        return String::new();
+    };
+    let text = format!("{:?}", shorten(&failure.message));
+    match cost_of(Some(failure)) {
+        Some(cost) => format!(
+            "{text} (try {} of {}: {} tokens read, {} written, {} ms)",
+            cost.tries, cost.model, cost.prompt_tokens, cost.completion_tokens, cost.duration_ms
+        ),
+        None => text,
+    }
 }
 
 fn shorten(text: &str) -> String {

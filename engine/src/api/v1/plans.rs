@@ -14,7 +14,7 @@ use super::submit::{NewOrchestration, PlanView, parsed};
 use crate::api::orra::Api;
 use crate::api::orra::submit::own_plan;
 use crate::plan::describe;
-use crate::planner::{Answer, PlanError, PlanRequest};
+use crate::planner::{Answer, FailedAttempt, PlanError, PlanRequest};
 
 /// What would be done.
 #[derive(Debug, Serialize, ToSchema)]
@@ -102,13 +102,16 @@ pub async fn plan(
                             }
                         }
                     }
-                    Err(error)
-                        if error.is_retryable()
-                            && planned.attempts < request.options.planning_attempts =>
-                    {
+                    Err(FailedAttempt { error, cost }) => {
+                        planned.prompt_tokens += cost.prompt_tokens;
+                        planned.completion_tokens += cost.completion_tokens;
+                        if !error.is_retryable()
+                            || planned.attempts >= request.options.planning_attempts
+                        {
+                            return Err(failed(&error));
+                        }
                         feedback = error.feedback();
                     }
-                    Err(error) => return Err(failed(&error)),
                 }
             }
         }

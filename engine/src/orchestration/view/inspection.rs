@@ -6,6 +6,7 @@ use orchestrion_history::ids::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::planning::PlanningInspection;
 use super::{Happened, RevertProgress, Task, View};
 use crate::orchestration::effect::rfc3339;
 use crate::orchestration::outcome::RevertStatus;
@@ -36,6 +37,9 @@ pub struct Inspection {
     /// Outputs of the last tasks; one null of a plan that did not get there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub results: Option<Vec<Value>>,
+    /// How the plan came about, when a planner was asked or is being asked again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planning: Option<PlanningInspection>,
     /// Nanoseconds since `timestamp`.
     pub duration: i64,
 }
@@ -189,6 +193,7 @@ impl Inspection {
                     .collect()
             }),
             results: view.results.clone(),
+            planning: PlanningInspection::of(view),
             duration: nanos_between(view.status_at, now),
         }
     }

@@ -11,6 +11,7 @@
 
 mod inspection;
 mod list;
+mod planning;
 
 #[cfg(test)]
 mod tests;
@@ -34,10 +35,12 @@ pub use self::inspection::{
     TaskInspection,
 };
 pub use self::list::{ListItem, Listing};
+pub use self::planning::{FailedPlanning, FailedPlanningInspection, PlanningInspection};
 use super::outcome::{
     CompensationSummary, RevertOutcome, RevertStatus, TaskResult, abort_payload, ends_unknown,
     failure_text, late_result, task_result, text_of, timeout_type,
 };
+use super::planning::cost_of;
 use super::submission::{
     Options, PlanningOutcome, PlanningResult, Submission, json_or_null, read_json,
 };
@@ -63,6 +66,8 @@ pub struct View {
     pub submission: Option<Submission>,
     /// What the planner answered, if it was asked.
     pub planning: Option<PlanningResult>,
+    /// The attempts of the planning that brought no answer, oldest first.
+    pub failed_plannings: Vec<FailedPlanning>,
     /// The plan, once there is one.
     pub plan: Option<Plan>,
     /// Why it failed: a string of a planning, `{id,producer,error}` of a task.
@@ -271,6 +276,7 @@ impl View {
             closed: false,
             submission,
             planning: None,
+            failed_plannings: Vec::new(),
             plan: None,
             error: None,
             abort: None,
@@ -376,7 +382,8 @@ impl View {
                             RevertOutcome::of_failure(a.failure.as_ref(), a.retry_state());
                         self.tasks[task].end_revert(outcome, at);
                     }
-                    Some(Node::Planning) | None => {}
+                    Some(Node::Planning) => self.planning_failed(a.failure.as_ref(), at),
+                    None => {}
                 }
             }
             Attributes::ActivityTaskTimedOutEventAttributes(a) => {
@@ -393,7 +400,8 @@ impl View {
                     }
                     Some(&Node::Revert(task)) => self.tasks[task]
                         .end_revert(RevertOutcome::of_timeout(a.failure.as_ref()), at),
-                    Some(Node::Planning) | None => {}
+                    Some(Node::Planning) => self.planning_failed(a.failure.as_ref(), at),
+                    None => {}
                 }
             }
             Attributes::ActivityTaskCanceledEventAttributes(a) => {
@@ -472,7 +480,8 @@ impl View {
                             error,
                         );
                     }
-                    Some(Node::Planning) | None => {}
+                    Some(Node::Planning) => self.planning_failed(n.failure.as_ref(), at),
+                    None => {}
                 }
             }
             Some(note::Kind::ActivityAttemptReturned(n)) => {
@@ -508,6 +517,14 @@ impl View {
         if let Some(&Node::Task(task)) = self.nodes.get(&scheduled_event_id) {
             self.tasks[task].pause(at, reason);
         }
+    }
+
+    fn planning_failed(&mut self, failure: Option<&Failure>, at: Timestamp) {
+        self.failed_plannings.push(FailedPlanning {
+            at,
+            error: failure_text(failure),
+            cost: cost_of(failure),
+        });
     }
 
     fn planned_with(&mut self, answer: Option<PlanningResult>) {

@@ -344,7 +344,7 @@ fn a_planning_is_inspected_at_any_moment() {
         members(&refused),
         (
             "not_actionable".to_owned(),
-            "id status action timestamp error duration".to_owned()
+            "id status action timestamp error planning duration".to_owned()
         )
     );
 

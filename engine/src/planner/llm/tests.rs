@@ -156,13 +156,43 @@ async fn ask(planner: &LlmPlanner, feedback: Option<&str>) -> Result<Planned, Pl
         feedback,
         attempt: 2,
     };
-    planner.plan(request).await
+    planner.plan(request).await.map_err(|failed| failed.error)
 }
 
 /// Asks a server that does this.
 async fn check(step: Script) -> Result<Planned, PlanError> {
     let server = Server::start(vec![step]);
     ask_with(server.settings(), None).await
+}
+
+#[tokio::test]
+async fn an_answer_of_no_use_is_paid_for_as_well() {
+    for (step, tokens) in [
+        (Script::Say("I would rather not.".into()), (11, 7)),
+        (
+            Script::Answer(200, completion(json!("{"), "length").to_string()),
+            (11, 7),
+        ),
+        (Script::Answer(503, "{}".into()), (0, 0)),
+    ] {
+        let server = Server::start(vec![step]);
+        let (services, data) = (services(), data());
+        let request = PlanRequest {
+            action: "Echo this",
+            data: &data,
+            services: &services,
+            feedback: None,
+            attempt: 2,
+        };
+        let failed = planner(server.settings()).plan(request).await.unwrap_err();
+        assert_eq!(
+            (failed.cost.prompt_tokens, failed.cost.completion_tokens),
+            tokens
+        );
+        assert_eq!((failed.cost.tries, failed.cost.duration_ms), (2, 5));
+        assert_eq!(failed.cost.prompt_digest.len(), 64);
+        assert!(!failed.cost.model.is_empty());
+    }
 }
 
 #[tokio::test]
