@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  draft (JSON from a model or a caller) --parse--> Draft --validate(services, data)--> Plan | Vec<Reason>
+//!  Plan --rules::check(ruling)--> nothing | Vec<Reason>
 //!  Plan --resolve(outputs so far)--> the input of a task that became ready
 //! ```
 //!
@@ -10,6 +11,7 @@
 pub mod draft;
 mod reason;
 pub mod reference;
+pub mod rules;
 pub mod schema;
 mod validate;
 
@@ -18,6 +20,22 @@ use serde_json::{Map, Value};
 
 pub use self::reason::{Reason, describe};
 pub use self::validate::{TASK_ID_CHARS_MAX, validate};
+
+/// The plan, if nothing is wrong with the draft and it keeps the rules, where there are any.
+pub fn validate_under(
+    draft: &draft::Draft,
+    services: &[Service],
+    data: &[Parameter],
+    ruling: Option<&rules::Ruling>,
+) -> Result<Plan, Vec<Reason>> {
+    let plan = validate(draft, services, data)?;
+    let broken = ruling.map_or_else(Vec::new, |ruling| rules::check(&plan, data, ruling));
+    if broken.is_empty() {
+        Ok(plan)
+    } else {
+        Err(broken)
+    }
+}
 
 /// A registered service or agent, as planning and validation see it.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,5 +1,7 @@
 //! Why a draft is not a plan. Each reason says what is wrong, where, and what to do; the planner gets them for its next attempt.
 
+use super::rules::Class;
+
 /// Reasons that a text about them tells in full.
 const TOLD_MAX: usize = 40;
 
@@ -207,6 +209,20 @@ pub enum Reason {
         field: String,
         /// How it is referred to.
         reference: String,
+    },
+    /// A rule of the project's that the plan breaks.
+    #[error("the rule {rule:?} of {authority} is broken: {text}")]
+    RuleBroken {
+        /// What the rule is about.
+        class: Class,
+        /// As it was written.
+        rule: String,
+        /// Whose rule it is.
+        authority: String,
+        /// The tasks of a smallest counterexample.
+        tasks: Vec<String>,
+        /// What of the plan breaks it.
+        text: String,
     },
 }
 

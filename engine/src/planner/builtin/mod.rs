@@ -12,7 +12,7 @@
 
 mod choose;
 mod wire;
-mod words;
+pub(crate) mod words;
 
 use self::choose::{Profile, choose, scores};
 use self::wire::Wiring;

@@ -205,7 +205,7 @@ const GENERIC: &[&str] = &[
 ];
 
 /// The words of a text or a name, in lower case. `customerId`, `customer-id` and `customer_id` have the same.
-pub(super) fn words(text: &str) -> Vec<String> {
+pub(crate) fn words(text: &str) -> Vec<String> {
     let chars: Vec<_> = text.chars().collect();
     let mut words = Vec::new();
     let mut word = String::new();
@@ -288,7 +288,7 @@ fn clauses(text: &str, begins: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
 }
 
 /// What is common to the forms of a word: `charges`, `charged` and `charging` have one, and so have `reserve` and `reservation`.
-pub(super) fn stem(word: &str) -> String {
+pub(crate) fn stem(word: &str) -> String {
     if !word.is_ascii() || word.len() < 3 {
         return word.to_owned();
     }
@@ -383,7 +383,7 @@ fn stemmed(table: &[&[&str]]) -> Vec<Vec<String>> {
 }
 
 /// Whether two stems mean about the same.
-pub(super) fn related(a: &str, b: &str) -> bool {
+pub(crate) fn related(a: &str, b: &str) -> bool {
     static STEMS: OnceLock<Vec<Vec<String>>> = OnceLock::new();
     let lines = STEMS.get_or_init(|| stemmed(RELATED));
     a != b
