@@ -4,17 +4,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use orchestrion_proto::temporal::api::common::v1::Link;
 use orchestrion_proto::temporal::api::enums::v1::EventType;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
     HistoryEvent, WorkflowTaskScheduledEventAttributes, WorkflowTaskStartedEventAttributes,
 };
+use orchestrion_proto::temporal::api::sdk::v1::UserMetadata;
 use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
 use orchestrion_proto::v1::{EventBuffered, Note, WorkflowTaskRetried, note};
 
 use crate::machines::Context;
 use crate::record::Record;
-use crate::request::{Reply, Transition, WorkflowTaskStart};
+use crate::request::{Reply, StartWorkflow, Transition, WorkflowTaskStart};
 use crate::state::{CarriedEvent, MutableState, WorkflowTask};
 use crate::wire;
 
@@ -38,6 +40,17 @@ pub(crate) struct Draft<'a> {
     pub(crate) timers_canceled: BTreeSet<String>,
     /// Indexes into the state's buffer that a record has taken back.
     pub(crate) unbuffered: BTreeSet<usize>,
+    /// Children, signals and cancel requests to other runs that these records initiate.
+    pub(crate) initiated: Initiated,
+    /// The run that begins with this one's end.
+    pub(crate) next_run: Option<Box<StartWorkflow>>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Initiated {
+    pub(crate) children: usize,
+    pub(crate) signals: usize,
+    pub(crate) cancels: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,6 +107,31 @@ impl<'a> Draft<'a> {
             timers_started: BTreeMap::new(),
             timers_canceled: BTreeSet::new(),
             unbuffered: BTreeSet::new(),
+            initiated: Initiated::default(),
+            next_run: None,
+        }
+    }
+
+    /// The id that the next event gets.
+    pub(crate) fn next_event_id(&self) -> i64 {
+        self.next_event_id
+    }
+
+    /// How many records there are.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Puts what travels beside its attributes on the event at `index`, if it is one.
+    pub(crate) fn annotate(
+        &mut self,
+        index: usize,
+        user_metadata: Option<&UserMetadata>,
+        links: &[Link],
+    ) {
+        if let Some(Record::Event(event)) = self.records.get_mut(index) {
+            event.user_metadata = user_metadata.cloned();
+            event.links = links.to_vec();
         }
     }
 
@@ -170,6 +208,34 @@ impl<'a> Draft<'a> {
         !buffered.is_empty()
             && (buffered.len() + more > context.limits.buffered_events_max
                 || bytes >= context.limits.buffered_bytes_max)
+    }
+
+    /// Options of the run changed from outside: buffered while a workflow task runs; the workflow need not see it.
+    pub(crate) fn options_updated(
+        &mut self,
+        context: &Context<'_>,
+        attributes: Attributes,
+        links: &[Link],
+    ) {
+        let event_type = EventType::WorkflowExecutionOptionsUpdated;
+        let mut updated = event(self.now, event_type, attributes);
+        updated.links = links.to_vec();
+        updated.worker_may_ignore = true;
+        if let Pending::Started { committed } = self.workflow_task {
+            if !committed && let Some(start) = context.volatile_start {
+                self.start_workflow_task(start);
+            }
+            self.note(note::Kind::EventBuffered(EventBuffered {
+                event: Some(updated),
+            }));
+            return;
+        }
+        self.push_event(updated);
+        if self.workflow_task == Pending::Transient {
+            // Its events would have got the id that this one has: it becomes a task of its own.
+            self.workflow_task = Pending::None;
+            self.ensure_workflow_task();
+        }
     }
 
     /// Writes the `WorkflowTaskStarted` of a task whose start was volatile; returns its event id.
@@ -257,7 +323,7 @@ impl<'a> Draft<'a> {
         self.state.buffered.len() > self.unbuffered.len()
     }
 
-    /// Gives the buffered events their ids: closes of activities behind all others, order otherwise kept, and each close
+    /// Gives the buffered events their ids: closes of activities and children behind all others, order otherwise kept, and each close
     /// pointed at the start flushed with it. Returns whether there were any.
     pub(crate) fn flush_buffered(&mut self) -> bool {
         let buffered = self
@@ -267,12 +333,12 @@ impl<'a> Draft<'a> {
             .enumerate()
             .filter(|(i, _)| !self.unbuffered.contains(i));
         let events: Vec<HistoryEvent> = buffered.filter_map(|(_, event)| event.get()).collect();
-        let (late, early): (Vec<_>, Vec<_>) = events.into_iter().partition(closes_activity);
+        let (late, early): (Vec<_>, Vec<_>) = events.into_iter().partition(closes_something);
         let any = !early.is_empty() || !late.is_empty();
         let mut starts = BTreeMap::new();
         for mut event in early.into_iter().chain(late) {
             if let Some(attributes) = &mut event.attributes
-                && let Some(scheduled) = scheduled_event_id_of_close(attributes)
+                && let Some(scheduled) = opening_event_id_of_close(attributes)
             {
                 patch_started_event_id(
                     attributes,
@@ -282,6 +348,9 @@ impl<'a> Draft<'a> {
             let started_for = match &event.attributes {
                 Some(Attributes::ActivityTaskStartedEventAttributes(a)) => {
                     Some(a.scheduled_event_id)
+                }
+                Some(Attributes::ChildWorkflowExecutionStartedEventAttributes(a)) => {
+                    Some(a.initiated_event_id)
                 }
                 _ => None,
             };
@@ -297,6 +366,7 @@ impl<'a> Draft<'a> {
         Transition {
             records: self.records,
             reply,
+            next_run: self.next_run,
         }
     }
 }
@@ -310,11 +380,30 @@ fn event(at: i64, event_type: EventType, attributes: Attributes) -> HistoryEvent
     }
 }
 
-fn closes_activity(event: &HistoryEvent) -> bool {
+fn closes_something(event: &HistoryEvent) -> bool {
     event
         .attributes
         .as_ref()
-        .is_some_and(|a| scheduled_event_id_of_close(a).is_some())
+        .is_some_and(|a| opening_event_id_of_close(a).is_some())
+}
+
+/// The event that opened what a close event closes: an activity or a child.
+fn opening_event_id_of_close(attributes: &Attributes) -> Option<i64> {
+    scheduled_event_id_of_close(attributes).or_else(|| initiated_event_id_of_close(attributes))
+}
+
+/// The child that a close event closes.
+pub(crate) fn initiated_event_id_of_close(attributes: &Attributes) -> Option<i64> {
+    match attributes {
+        Attributes::ChildWorkflowExecutionCompletedEventAttributes(a) => Some(a.initiated_event_id),
+        Attributes::ChildWorkflowExecutionFailedEventAttributes(a) => Some(a.initiated_event_id),
+        Attributes::ChildWorkflowExecutionCanceledEventAttributes(a) => Some(a.initiated_event_id),
+        Attributes::ChildWorkflowExecutionTimedOutEventAttributes(a) => Some(a.initiated_event_id),
+        Attributes::ChildWorkflowExecutionTerminatedEventAttributes(a) => {
+            Some(a.initiated_event_id)
+        }
+        _ => None,
+    }
 }
 
 /// The activity that a close event closes.
@@ -337,6 +426,19 @@ fn patch_started_event_id(attributes: &mut Attributes, started: i64) {
         Attributes::ActivityTaskFailedEventAttributes(a) => a.started_event_id = started,
         Attributes::ActivityTaskTimedOutEventAttributes(a) => a.started_event_id = started,
         Attributes::ActivityTaskCanceledEventAttributes(a) => a.started_event_id = started,
+        Attributes::ChildWorkflowExecutionCompletedEventAttributes(a) => {
+            a.started_event_id = started;
+        }
+        Attributes::ChildWorkflowExecutionFailedEventAttributes(a) => a.started_event_id = started,
+        Attributes::ChildWorkflowExecutionCanceledEventAttributes(a) => {
+            a.started_event_id = started;
+        }
+        Attributes::ChildWorkflowExecutionTimedOutEventAttributes(a) => {
+            a.started_event_id = started;
+        }
+        Attributes::ChildWorkflowExecutionTerminatedEventAttributes(a) => {
+            a.started_event_id = started;
+        }
         _ => {}
     }
 }

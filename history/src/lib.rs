@@ -10,10 +10,12 @@
 //! Invariant: nothing in this crate reads a clock or a random source, and only `store` does I/O.
 //! Invariant: what `decide` yields, `apply` accepts; the fold of a journal equals the state it was decided on.
 
+pub mod cron;
 pub mod ids;
 pub mod large;
 pub mod limits;
 pub mod machines;
+pub mod outward;
 pub mod record;
 pub mod replay;
 pub mod request;

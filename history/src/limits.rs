@@ -13,6 +13,14 @@ pub struct Limits {
     pub result_bytes_max: u64,
     /// Activities that are not closed.
     pub pending_activities_max: usize,
+    /// Children that are not closed.
+    pub pending_children_max: usize,
+    /// Signals to other runs that have not arrived.
+    pub pending_signals_max: usize,
+    /// Cancel requests to other runs that have not arrived.
+    pub pending_cancels_max: usize,
+    /// Bytes of one command of a foreign worker, payloads included.
+    pub command_bytes_max: usize,
     /// Signals in one run.
     pub signals_max: u64,
     /// Bytes of an id.
@@ -42,6 +50,10 @@ impl Default for Limits {
             // orra's clients may send results of 10 MiB, and a revertible service sends its result twice.
             result_bytes_max: 24 * 1024 * 1024,
             pending_activities_max: 2_000,
+            pending_children_max: 2_000,
+            pending_signals_max: 2_000,
+            pending_cancels_max: 2_000,
+            command_bytes_max: 2 * 1024 * 1024,
             signals_max: 10_000,
             id_bytes_max: crate::ids::ID_BYTES_MAX,
             buffered_events_max: 100,

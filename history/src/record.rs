@@ -91,6 +91,8 @@ impl Record {
                 Some(note::Kind::WorkflowTaskAttemptFailed(_)) => "WorkflowTaskAttemptFailed",
                 Some(note::Kind::WorkflowTaskRetried(_)) => "WorkflowTaskRetried",
                 Some(note::Kind::RunCreated(_)) => "RunCreated",
+                Some(note::Kind::CloseFollowed(_)) => "CloseFollowed",
+                Some(note::Kind::RunReset(_)) => "RunReset",
             }
             .to_owned(),
         }

@@ -4,10 +4,15 @@
 
 use orchestrion_proto::temporal::api::command::v1::Command;
 use orchestrion_proto::temporal::api::common::v1::{
-    Header, Memo, Payload, Payloads, RetryPolicy, SearchAttributes,
+    Callback, Header, Link, Memo, Payload, Payloads, Priority, RetryPolicy, SearchAttributes,
 };
-use orchestrion_proto::temporal::api::enums::v1::WorkflowTaskFailedCause;
+use orchestrion_proto::temporal::api::enums::v1::{
+    ContinueAsNewInitiator, RetryState, StartChildWorkflowExecutionFailedCause,
+    WorkflowIdConflictPolicy, WorkflowIdReusePolicy, WorkflowTaskFailedCause,
+};
 use orchestrion_proto::temporal::api::failure::v1::Failure;
+use orchestrion_proto::temporal::api::sdk::v1::UserMetadata;
+use orchestrion_proto::temporal::api::workflow::v1::VersioningOverride;
 
 use crate::ids::{RunId, Timestamp};
 use crate::record::Record;
@@ -45,6 +50,18 @@ pub enum Request {
     Terminate(Box<TerminateWorkflow>),
     /// Whatever is due at the request's time fires.
     FireTimers,
+    /// A start met this open run and attaches to it.
+    Attach(Box<AttachStart>),
+    /// A child that this run initiated has been started.
+    ChildStarted(ChildStarted),
+    /// A child that this run initiated cannot be started.
+    ChildStartFailed(ChildStartFailed),
+    /// The last run of a child's chain has closed.
+    ChildClosed(Box<ChildClosed>),
+    /// A signal or cancel request that this run sent has arrived, or cannot.
+    Delivered(Delivered),
+    /// What this run's close asked of another run is done.
+    CloseFollowed(CloseFollowed),
 }
 
 /// See [`Request::Start`].
@@ -80,6 +97,168 @@ pub struct StartWorkflow {
     pub identity: String,
     /// Nanoseconds before the first workflow task.
     pub first_task_backoff: i64,
+    /// When further runs follow; empty is never.
+    pub cron_schedule: String,
+    /// The run before it in its chain, if there is one.
+    pub continued: Option<Box<Continued>>,
+    /// Nanoseconds since the Unix epoch at which the whole chain times out; 0 is by `execution_timeout`.
+    pub execution_deadline: i64,
+    /// The result of the last run of its chain that completed.
+    pub last_completion_result: Option<Payloads>,
+    /// The failure of the run before.
+    pub continued_failure: Option<Failure>,
+    /// The run that started it as a child.
+    pub parent: Option<Box<ParentLink>>,
+    /// The first ancestor; none is itself.
+    pub root: Option<ExecutionRef>,
+    /// A signal that comes with the start.
+    pub signal: Option<Box<SignalWorkflow>>,
+    /// What follows if the last run of this workflow id is closed.
+    pub reuse: WorkflowIdReusePolicy,
+    /// What follows if a run of this workflow id is open.
+    pub conflict: WorkflowIdConflictPolicy,
+    /// What a start leaves on the open run that it meets.
+    pub on_conflict: OnConflict,
+    /// Carried.
+    pub priority: Option<Priority>,
+    /// Carried.
+    pub versioning_override: Option<VersioningOverride>,
+    /// Carried.
+    pub completion_callbacks: Vec<Callback>,
+    /// Carried by the event.
+    pub links: Vec<Link>,
+    /// Carried by the event.
+    pub user_metadata: Option<UserMetadata>,
+    /// Whether the caller gets the first workflow task with the answer.
+    pub eager: bool,
+}
+
+/// An execution, as events name it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ExecutionRef {
+    /// Its workflow id.
+    pub workflow_id: String,
+    /// Its run id; empty is the newest.
+    pub run_id: RunIdText,
+}
+
+/// The run before in a chain.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Continued {
+    /// Which.
+    pub run_id: RunIdText,
+    /// The first of the chain.
+    pub first_run_id: RunIdText,
+    /// Why it goes on.
+    pub initiator: ContinueAsNewInitiator,
+    /// 1 for the first.
+    pub attempt: i32,
+}
+
+/// The run that started a child.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ParentLink {
+    /// Its tenant.
+    pub namespace: String,
+    /// Which.
+    pub execution: ExecutionRef,
+    /// Its event that initiated the child.
+    pub initiated_event_id: i64,
+}
+
+/// See [`StartWorkflow::on_conflict`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OnConflict {
+    /// The request id: a repeat then finds that run.
+    pub attach_request_id: bool,
+    /// The callbacks.
+    pub attach_completion_callbacks: bool,
+    /// The links.
+    pub attach_links: bool,
+}
+
+/// See [`Request::Attach`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct AttachStart {
+    /// Of the start; empty attaches none.
+    pub request_id: String,
+    /// Who asked.
+    pub identity: String,
+    /// Of the start.
+    pub completion_callbacks: Vec<Callback>,
+    /// Of the start.
+    pub links: Vec<Link>,
+}
+
+/// See [`Request::ChildStarted`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildStarted {
+    /// The event that initiated it.
+    pub initiated_event_id: i64,
+    /// Its run.
+    pub run_id: RunIdText,
+}
+
+/// See [`Request::ChildStartFailed`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildStartFailed {
+    /// The event that initiated it.
+    pub initiated_event_id: i64,
+    /// Why.
+    pub cause: StartChildWorkflowExecutionFailedCause,
+}
+
+/// See [`Request::ChildClosed`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChildClosed {
+    /// The event that initiated it.
+    pub initiated_event_id: i64,
+    /// Its last run.
+    pub execution: ExecutionRef,
+    /// How it ended.
+    pub outcome: ChildOutcome,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ChildOutcome {
+    /// With a result.
+    Completed(Option<Payloads>),
+    /// With a failure.
+    Failed(Option<Failure>, RetryState),
+    /// On request.
+    Canceled(Option<Payloads>),
+    /// From outside.
+    Terminated,
+    /// By its deadline.
+    TimedOut(RetryState),
+}
+
+/// See [`Request::Delivered`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// The event that initiated it.
+    pub initiated_event_id: i64,
+    /// Where it arrived, or why it cannot.
+    pub result: Result<(), Undeliverable>,
+}
+
+/// Why a signal or a cancel request to another run cannot arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undeliverable {
+    /// No such run, or it is closed, or no child of the sender.
+    ExecutionNotFound,
+    /// No such namespace, or not the sender's.
+    NamespaceNotFound,
+    /// It has as many signals as a run may have.
+    SignalLimit,
+}
+
+/// See [`Request::CloseFollowed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloseFollowed {
+    /// The event that initiated the child; 0 is the parent.
+    pub initiated_event_id: i64,
 }
 
 /// A run id in the form events carry it.
@@ -262,6 +441,10 @@ pub struct SignalWorkflow {
     pub identity: String,
     /// Deduplicates it within the run; empty does not.
     pub request_id: String,
+    /// The run that sent it, if it was one.
+    pub sender: Option<ExecutionRef>,
+    /// Carried by the event.
+    pub links: Vec<Link>,
 }
 
 /// See [`Request::RequestCancel`].
@@ -273,6 +456,8 @@ pub struct RequestCancelWorkflow {
     pub identity: String,
     /// Deduplicates it.
     pub request_id: String,
+    /// The run that asked and its event that says so, if it was one.
+    pub sender: Option<(ExecutionRef, i64)>,
 }
 
 /// See [`Request::Terminate`].
@@ -293,6 +478,18 @@ pub struct Transition {
     pub records: Vec<Record>,
     /// What the caller learns.
     pub reply: Reply,
+    /// The run that begins with this one's end: it has to be started in the same commit.
+    pub next_run: Option<Box<StartWorkflow>>,
+}
+
+impl Transition {
+    /// Nothing changes, and the caller learns this.
+    pub fn nothing(reply: Reply) -> Self {
+        Self {
+            reply,
+            ..Self::default()
+        }
+    }
 }
 
 /// What the caller of an accepted request learns.
@@ -303,6 +500,8 @@ pub enum Reply {
     Done,
     /// It was done before, by a request with the same id.
     Repeated,
+    /// No run was started: the one that is open is used.
+    Existing,
     /// The workflow task is recorded as failed: what the worker asked for cannot be done.
     TaskFailed {
         /// As history says it.
@@ -344,6 +543,18 @@ pub enum Rejection {
     /// Not now; it can be asked again once something else has happened.
     #[error("{0}")]
     NotReady(String),
+    /// The workflow id was used before, and the start does not allow another run.
+    #[error(
+        "workflow id {workflow_id} was used by run {run_id}, which has ended: allow duplicates or choose another id"
+    )]
+    IdUsed {
+        /// The id asked for.
+        workflow_id: String,
+        /// The run that had it.
+        run_id: String,
+        /// The request that created that run.
+        request_id: String,
+    },
     /// The request itself is wrong; the same again will be refused again.
     #[error("{0}")]
     Invalid(String),

@@ -11,7 +11,9 @@ use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::common::v1::{Header, Payload, Payloads};
 use orchestrion_proto::temporal::api::enums::v1::WorkflowExecutionStatus;
 use orchestrion_proto::temporal::api::failure::v1::Failure;
-use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
+use orchestrion_proto::temporal::api::history::v1::{
+    HistoryEvent, WorkflowExecutionStartedEventAttributes,
+};
 use wincode::{SchemaRead, SchemaWrite};
 
 use crate::ids::Timestamp;
@@ -78,6 +80,12 @@ carried!(
     HistoryEvent
 );
 
+carried!(
+    /// The attributes of a run's first event, carried.
+    CarriedStart,
+    WorkflowExecutionStartedEventAttributes
+);
+
 /// What is true of one run. The default is a run that does not exist yet.
 #[derive(Debug, Clone, PartialEq, Default, SchemaRead, SchemaWrite)]
 pub struct MutableState {
@@ -138,6 +146,103 @@ pub struct MutableState {
     pub search_attributes: BTreeMap<String, CarriedPayload>,
     /// Events that arrived while a workflow task ran, without ids.
     pub buffered: VecDeque<CarriedEvent>,
+    /// How it began. Without its input and header, unless a further run of its chain would need them again.
+    pub begun: CarriedStart,
+    /// The first run of its chain.
+    pub first_run_id: String,
+    /// The run that its history began with: another than itself after a reset.
+    pub original_run_id: String,
+    /// Nanoseconds since the Unix epoch at which its first workflow task was or is due.
+    pub executable_at: i64,
+    /// 1 for the first run; each retry of the workflow counts one more.
+    pub attempt: i32,
+    /// What follows a failure of the run, if anything.
+    pub retry: Option<Retry>,
+    /// When further runs follow; empty is never.
+    pub cron_schedule: String,
+    /// Nanoseconds since the Unix epoch at which its chain times out; 0 never.
+    pub execution_deadline: i64,
+    /// The run that follows it; empty while there is none.
+    pub next_run_id: String,
+    /// The run that started it as a child.
+    pub parent: Option<Parent>,
+    /// How its chain ended, until its parent knows.
+    pub untold_close: CarriedEvent,
+    /// Children that are not closed, by initiating event; behind its close those of which something is still asked.
+    pub children: BTreeMap<i64, Child>,
+    /// Signals and cancel requests to other runs that have not arrived yet, by initiating event.
+    pub deliveries: BTreeMap<i64, Delivery>,
+    /// Request ids of starts that attached to this run.
+    pub attached_request_ids: BTreeSet<String>,
+}
+
+/// The run that started a child.
+#[derive(Debug, Clone, PartialEq, Eq, Default, SchemaRead, SchemaWrite)]
+pub struct Parent {
+    /// Its tenant.
+    pub namespace: String,
+    /// Its workflow id.
+    pub workflow_id: String,
+    /// Its run.
+    pub run_id: String,
+    /// Its event that initiated the child.
+    pub initiated_event_id: i64,
+}
+
+/// A child that is not closed.
+#[derive(Debug, Clone, PartialEq, SchemaRead, SchemaWrite)]
+pub struct Child {
+    /// Its tenant, as the command names it.
+    pub namespace: String,
+    /// Its workflow id.
+    pub workflow_id: String,
+    /// Its first run; empty before it is started.
+    pub run_id: String,
+    /// What code runs it.
+    pub workflow_type: String,
+    /// What becomes of it when its parent closes.
+    pub policy: ClosePolicy,
+    /// Nanoseconds since the Unix epoch.
+    pub initiated_at: i64,
+    /// What it is to be started with, until it is.
+    pub initiated: CarriedEvent,
+    /// The event that says it was started; 0 before that is written.
+    pub started_event_id: i64,
+    /// Where it stands.
+    pub stage: ChildStage,
+}
+
+/// Where a child stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SchemaRead, SchemaWrite)]
+pub enum ChildStage {
+    /// To be started.
+    Initiated,
+    /// It runs.
+    Started,
+    /// Its end is known and waits in the buffer for the workflow task to end.
+    Settled,
+}
+
+/// What becomes of a child when its parent closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SchemaRead, SchemaWrite)]
+pub enum ClosePolicy {
+    /// It is terminated.
+    Terminate,
+    /// It goes on.
+    Abandon,
+    /// It is asked to cancel itself.
+    RequestCancel,
+}
+
+/// A signal or cancel request to another run that has not arrived yet.
+#[derive(Debug, Clone, PartialEq, SchemaRead, SchemaWrite)]
+pub struct Delivery {
+    /// What is sent where.
+    pub initiated: CarriedEvent,
+    /// Nanoseconds since the Unix epoch.
+    pub initiated_at: i64,
+    /// Its end is known and waits in the buffer for the workflow task to end.
+    pub settled: bool,
 }
 
 /// Where a run stands.
@@ -318,13 +423,15 @@ impl MutableState {
     /// The next instant at which something of this run is due by itself, if anything is. A pure function of the state: the timer
     /// index is rebuilt with it.
     pub fn next_due(&self) -> Option<Timestamp> {
+        let outward = crate::outward::due(self);
         if !self.is_running() {
-            return None;
+            return outward;
         }
         let fixed = [self.run_deadline, self.first_task_at];
         fixed
             .into_iter()
             .filter(|at| *at > 0)
+            .chain(outward.map(|at| at.0))
             .chain(self.workflow_task_due())
             .chain(
                 self.timers

@@ -33,6 +33,14 @@ pub fn timestamp(nanos: i64) -> WireTimestamp {
     }
 }
 
+/// Nanoseconds since the Unix epoch of an instant.
+pub fn instant(instant: &WireTimestamp) -> i64 {
+    instant
+        .seconds
+        .saturating_mul(NANOS)
+        .saturating_add(i64::from(instant.nanos))
+}
+
 /// The failure of something that took too long.
 pub fn timeout_failure(
     timeout: TimeoutType,

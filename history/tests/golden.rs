@@ -10,8 +10,9 @@ use std::path::PathBuf;
 
 use common::{Story, activity_command, app_failure, cancel_activity, timer_command};
 use orchestrion_history::record::{Record, decode_entry, encode_entry};
-use orchestrion_history::request::ActivityRef;
+use orchestrion_history::request::{ActivityRef, ChildOutcome, ExecutionRef, ParentLink};
 use orchestrion_history::{replay, snapshot};
+use orchestrion_proto::temporal::api::enums::v1::ParentClosePolicy;
 
 fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -114,6 +115,52 @@ fn version_1_opens_and_means_the_same() {
     );
     let written = snapshot::encode(&now.state).and_then(|bytes| snapshot::decode(&bytes));
     assert_eq!(written, Some(now.state));
+}
+
+/// What came with runs that act on others: initiated, started and closed children, deliveries, a close that asked something of others.
+fn between() -> Story {
+    let mut story = Story::started_with(|start| {
+        start.parent = Some(Box::new(ParentLink {
+            namespace: "home".to_owned(),
+            execution: ExecutionRef {
+                workflow_id: "parent".to_owned(),
+                run_id: "00000000-0000-7000-8000-000000000002".to_owned(),
+            },
+            initiated_event_id: 5,
+        }));
+    });
+    let _ = story.turn(vec![
+        common::child_command("one", ParentClosePolicy::Terminate),
+        common::child_command("two", ParentClosePolicy::RequestCancel),
+        common::signal_external("other", "hello"),
+        common::cancel_external("other"),
+    ]);
+    story.signal("look");
+    story.hold_task();
+    story.cross();
+    story.child_closes(5, ChildOutcome::Completed(None));
+    let _ = story.turn(vec![]);
+    let _ = story.turn(vec![common::fail_command("no", true)]);
+    story.cross();
+    story
+}
+
+#[test]
+fn version_2_opens_and_means_the_same() {
+    let now = between();
+    if std::env::var_os("ORCHESTRION_WRITE_GOLDEN_2").is_some() {
+        fs::write(file("journal_v2.bin"), pack(&now.records)).unwrap();
+        fs::write(file("journal_v2.txt"), lines(&now.records)).unwrap();
+    }
+    let kept = unpack(&fs::read(file("journal_v2.bin")).unwrap());
+    let text = lines(&kept);
+    assert_eq!(text, fs::read_to_string(file("journal_v2.txt")).unwrap());
+    assert!(text.contains("CloseFollowed"), "{text}");
+    assert_eq!(kept, now.records);
+    assert_eq!(
+        replay::difference(&replay::fold(&kept).unwrap(), &now.state),
+        None
+    );
 }
 
 #[test]

@@ -9,10 +9,15 @@ use common::{
     timer_command,
 };
 use orchestrion_history::request::{
-    ActivityRef, HeartbeatActivity, ReportActivityProgress, Request,
+    ActivityRef, AttachStart, ChildOutcome, ChildStartFailed, HeartbeatActivity,
+    ReportActivityProgress, Request, Undeliverable,
 };
-use orchestrion_history::{replay, snapshot};
+use orchestrion_history::{outward, replay, snapshot};
 use orchestrion_proto::temporal::api::command::v1::Command;
+use orchestrion_proto::temporal::api::common::v1::RetryPolicy;
+use orchestrion_proto::temporal::api::enums::v1::{
+    ParentClosePolicy, RetryState, StartChildWorkflowExecutionFailedCause,
+};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -34,6 +39,11 @@ enum Step {
     Wait(u32),
     Terminate,
     StartAgain(bool),
+    Cross,
+    ChildStartFailed(usize),
+    ChildClosed(usize, u8),
+    Undeliverable(usize),
+    Attach(u8),
 }
 
 #[derive(Debug, Clone)]
@@ -43,6 +53,11 @@ enum Order {
     Timer(u8, u32),
     CancelTimer(u8),
     Complete,
+    Fail(bool),
+    ContinueAsNew,
+    Child(u8, u8),
+    SignalOther,
+    CancelOther,
 }
 
 fn order() -> impl Strategy<Value = Order> {
@@ -52,6 +67,11 @@ fn order() -> impl Strategy<Value = Order> {
         3 => (0u8..3, 1u32..20_000).prop_map(|(id, ms)| Order::Timer(id, ms)),
         2 => (0u8..3).prop_map(Order::CancelTimer),
         1 => Just(Order::Complete),
+        1 => prop::bool::weighted(0.3).prop_map(Order::Fail),
+        1 => prop::bool::weighted(0.3).prop_map(|yes| if yes { Order::ContinueAsNew } else { Order::SignalOther }),
+        4 => (0u8..6, 0u8..4).prop_map(|(id, policy)| Order::Child(id, policy)),
+        2 => Just(Order::SignalOther),
+        2 => Just(Order::CancelOther),
     ]
 }
 
@@ -74,6 +94,11 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0u32..40_000).prop_map(Step::Wait),
         1 => prop::bool::weighted(0.2).prop_map(|yes| if yes { Step::Terminate } else { Step::Wait(1) }),
         1 => any::<bool>().prop_map(Step::StartAgain),
+        5 => Just(Step::Cross),
+        2 => (0usize..6).prop_map(Step::ChildStartFailed),
+        5 => (0usize..6, 0u8..5).prop_map(|(i, how)| Step::ChildClosed(i, how)),
+        2 => (0usize..6).prop_map(Step::Undeliverable),
+        1 => (0u8..3).prop_map(Step::Attach),
     ]
 }
 
@@ -83,6 +108,28 @@ fn pick(story: &Story, index: usize) -> Option<(i64, i32)> {
     Some((*id, activity.attempt))
 }
 
+fn child(story: &Story, index: usize) -> i64 {
+    let children = &story.state.children;
+    let id = children.keys().nth(index % children.len().max(1));
+    id.copied().unwrap_or(5)
+}
+
+/// A run as most are, one that is retried, one that comes again, a child.
+fn begin(kind: u8) -> Story {
+    Story::started_with(|start| match kind {
+        0 => {}
+        1 => {
+            start.retry_policy = Some(RetryPolicy::default());
+            start.run_timeout = 100_000_000_000;
+        }
+        2 => {
+            start.cron_schedule = "@every 10s".to_owned();
+            start.execution_timeout = 200_000_000_000;
+        }
+        _ => start.parent = Some(Box::default()),
+    })
+}
+
 fn commands(story: &Story, orders: &[Order]) -> Vec<Command> {
     let to_command = |order: &Order| match order {
         Order::Activity(id) => activity_command(&format!("a{id}")),
@@ -90,6 +137,14 @@ fn commands(story: &Story, orders: &[Order]) -> Vec<Command> {
         Order::Timer(id, ms) => timer_command(&format!("t{id}"), i64::from(*ms)),
         Order::CancelTimer(id) => cancel_timer(&format!("t{id}")),
         Order::Complete => complete_command(),
+        Order::Fail(permanent) => common::fail_command("no", *permanent),
+        Order::ContinueAsNew => common::continue_command("more"),
+        Order::Child(id, policy) => {
+            let policy = ParentClosePolicy::try_from(i32::from(*policy)).unwrap();
+            common::child_command(&format!("c{id}"), policy)
+        }
+        Order::SignalOther => common::signal_external("other", "s"),
+        Order::CancelOther => common::cancel_external("other"),
     };
     orders.iter().map(to_command).collect()
 }
@@ -162,6 +217,47 @@ fn play(story: &mut Story, step: &Step) {
             story.fire();
         }
         Step::Terminate => story.terminate(),
+        Step::Cross => story.cross(),
+        Step::ChildStartFailed(i) => {
+            let request = Request::ChildStartFailed(ChildStartFailed {
+                initiated_event_id: child(story, *i),
+                cause: StartChildWorkflowExecutionFailedCause::WorkflowAlreadyExists,
+            });
+            let _ = story.ask("child start failed", &request);
+        }
+        Step::ChildClosed(i, how) => {
+            let outcome = match how {
+                0 => ChildOutcome::Completed(Some(common::payloads("done"))),
+                1 => ChildOutcome::Failed(Some(app_failure("no", false)), RetryState::InProgress),
+                2 => ChildOutcome::Canceled(None),
+                3 => ChildOutcome::Terminated,
+                _ => ChildOutcome::TimedOut(RetryState::Timeout),
+            };
+            story.child_closes(child(story, *i), outcome);
+        }
+        Step::Undeliverable(i) => {
+            let deliveries = &story.state.deliveries;
+            let id = deliveries
+                .keys()
+                .nth(i % deliveries.len().max(1))
+                .copied()
+                .unwrap_or(5);
+            let _ = story.ask(
+                "undeliverable",
+                &common::delivered(id, Err(Undeliverable::ExecutionNotFound)),
+            );
+        }
+        Step::Attach(id) => {
+            let attach = AttachStart {
+                request_id: if *id == 0 {
+                    String::new()
+                } else {
+                    format!("attach-{id}")
+                },
+                ..AttachStart::default()
+            };
+            let _ = story.ask("attach", &Request::Attach(Box::new(attach)));
+        }
         Step::StartAgain(same) => story.start_again(if *same { "start-1" } else { "start-2" }),
     }
 }
@@ -170,8 +266,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn any_sequence_of_requests_keeps_the_invariants(steps in prop::collection::vec(step(), 1..60)) {
-        let mut story = Story::started();
+    fn any_sequence_of_requests_keeps_the_invariants(kind in 0u8..4, steps in prop::collection::vec(step(), 1..60)) {
+        let mut story = begin(kind);
         for step in &steps {
             play(&mut story, step);
         }
@@ -185,6 +281,10 @@ proptest! {
             replay::fold_onto(&mut state, tail).unwrap();
             prop_assert_eq!(&state, &story.state);
         }
+        // What is asked of others can be done, and is then not asked any more.
+        story.cross();
+        prop_assert!(outward::ids(&story.state).is_empty());
+        prop_assert_eq!(outward::due(&story.state), None);
         // What is due is due in the future, or was just fired.
         if let Some(due) = story.state.next_due() {
             story.now = due.0;

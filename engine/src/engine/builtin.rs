@@ -75,7 +75,11 @@ pub(super) fn take_turns(
             sdk_metadata: first.then(sdk_metadata),
             force_new_task: false,
         };
-        let context = Context::new(round.now, &core.options.limits);
+        let context = Context {
+            namespace: run.0.as_str(),
+            built_in: true,
+            ..Context::new(round.now, &core.options.limits)
+        };
         let transition = decide(
             &execution.state,
             &context,

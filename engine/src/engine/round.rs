@@ -110,6 +110,14 @@ pub(super) struct Round {
     pub(super) now: Timestamp,
     pub(super) answers: Vec<Answer>,
     pub(super) inner: VecDeque<Inner>,
+    /// Runs that ask something of others.
+    pub(super) between: VecDeque<RunKey>,
+    /// How often this round crossed from one run to another.
+    pub(super) crossings: usize,
+    /// What that added to histories, about.
+    pub(super) crossed_bytes: usize,
+    /// Runs of which something could not be asked.
+    pub(super) ask_again: Vec<(RunKey, WorkflowId)>,
     pub(super) outgoing: Vec<Outgoing>,
     pub(super) outbox: Vec<Key>,
     /// Why nothing of this round may be written.

@@ -4,6 +4,7 @@
 //!  not requested --CancelRequested--> requested        once; a second wish is a repeat
 //! ```
 
+use orchestrion_proto::temporal::api::common::v1::WorkflowExecution;
 use orchestrion_proto::temporal::api::enums::v1::EventType;
 use orchestrion_proto::temporal::api::history::v1::WorkflowExecutionCancelRequestedEventAttributes;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
@@ -24,17 +25,20 @@ pub(super) fn request(
         .filter_map(CarriedEvent::get)
         .any(|event| event.event_type() == EventType::WorkflowExecutionCancelRequested);
     if state.cancel_requested.is_some() || buffered {
-        return Ok(Transition {
-            records: Vec::new(),
-            reply: Reply::Repeated,
-        });
+        return Ok(Transition::nothing(Reply::Repeated));
     }
     let mut draft = Draft::new(state, context);
     let requested = Attributes::WorkflowExecutionCancelRequestedEventAttributes(
         WorkflowExecutionCancelRequestedEventAttributes {
             cause: request.reason.clone(),
+            external_initiated_event_id: request.sender.as_ref().map_or(0, |(_, event)| *event),
+            external_workflow_execution: request.sender.as_ref().map(|(sender, _)| {
+                WorkflowExecution {
+                    workflow_id: sender.workflow_id.clone(),
+                    run_id: sender.run_id.clone(),
+                }
+            }),
             identity: request.identity.clone(),
-            ..Default::default()
         },
     );
     draft.happened_outside(

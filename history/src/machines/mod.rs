@@ -5,13 +5,20 @@
 
 pub mod activity;
 pub mod cancel;
+pub mod child;
+pub mod continue_as_new;
+pub mod external;
 pub mod property;
+mod retry;
 pub mod signal;
 pub mod timer;
 pub mod workflow;
+pub mod workflow_id;
 pub mod workflow_task;
 
 use orchestrion_proto::prost::Message;
+use orchestrion_proto::temporal::api::common::v1::SearchAttributes;
+use orchestrion_proto::temporal::api::enums::v1::WorkflowTaskFailedCause;
 use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as A;
 use orchestrion_proto::v1::{Note, note};
@@ -34,8 +41,36 @@ pub struct Context<'a> {
     pub sticky: bool,
     /// Whether that worker has not taken the pending workflow task in time.
     pub sticky_expired: bool,
+    /// The run's tenant, as its events name it.
+    pub namespace: &'a str,
+    /// Which search attributes there are; `None` takes any.
+    pub search_attributes: Option<&'a dyn SearchAttributeCheck>,
+    /// Whether its workflow code is the engine's own: its commands may be as large as what services return.
+    pub built_in: bool,
     /// What the run may hold.
     pub limits: &'a Limits,
+}
+
+/// Knows which search attributes a namespace has.
+pub trait SearchAttributeCheck: std::fmt::Debug {
+    /// Says what is wrong with them, if anything is.
+    fn check(&self, given: &SearchAttributes) -> Result<(), String>;
+}
+
+/// What is wrong with the search attributes of a command, if anything is.
+fn search_attributes_fit(
+    context: &Context<'_>,
+    given: Option<&SearchAttributes>,
+) -> Result<(), workflow_task::BadCommand> {
+    let (Some(check), Some(given)) = (context.search_attributes, given) else {
+        return Ok(());
+    };
+    check
+        .check(given)
+        .map_err(|message| workflow_task::BadCommand {
+            cause: WorkflowTaskFailedCause::BadSearchAttributes,
+            message,
+        })
 }
 
 impl<'a> Context<'a> {
@@ -46,6 +81,9 @@ impl<'a> Context<'a> {
             volatile_start: None,
             sticky: false,
             sticky_expired: false,
+            namespace: "",
+            search_attributes: None,
+            built_in: false,
             limits,
         }
     }
@@ -73,7 +111,7 @@ pub fn decide(
         return workflow::start(state, context, start);
     }
     if !state.is_running() {
-        return closed(state, request);
+        return closed(state, context, request);
     }
     match request {
         Request::Start(_) => unreachable!("answered above"),
@@ -95,12 +133,25 @@ pub fn decide(
         Request::RequestCancel(cancel) => cancel::request(state, context, cancel),
         Request::Terminate(terminate) => Ok(workflow::terminate(state, context, terminate)),
         Request::FireTimers => Ok(fire(state, context)),
+        Request::Attach(attach) => workflow::attach(state, context, attach),
+        Request::ChildStarted(started) => child::started(state, context, started),
+        Request::ChildStartFailed(failed) => child::start_failed(state, context, failed),
+        Request::ChildClosed(closed) => child::closed(state, context, closed),
+        Request::Delivered(delivered) => external::delivered(state, context, delivered),
+        Request::CloseFollowed(_) => Err(Rejection::Invalid(
+            "the run is open: nothing of its close can be done".to_owned(),
+        )),
     }
 }
 
 /// What a run that is not open answers.
-fn closed(state: &MutableState, request: &Request) -> Result<Transition, Rejection> {
+fn closed(
+    state: &MutableState,
+    context: &Context<'_>,
+    request: &Request,
+) -> Result<Transition, Rejection> {
     match request {
+        Request::CloseFollowed(followed) => Ok(child::close_followed(state, context, *followed)),
         // What the engine asks by itself may be overtaken by the close.
         Request::FireTimers
         | Request::ReturnActivityAttempt(_)
@@ -110,10 +161,7 @@ fn closed(state: &MutableState, request: &Request) -> Result<Transition, Rejecti
             if !signal.request_id.is_empty()
                 && state.signal_request_ids.contains(&signal.request_id) =>
         {
-            Ok(Transition {
-                records: Vec::new(),
-                reply: Reply::Repeated,
-            })
+            Ok(Transition::nothing(Reply::Repeated))
         }
         _ => Err(Rejection::Closed),
     }
@@ -190,7 +238,27 @@ fn apply_event(state: &mut MutableState, event: &HistoryEvent) -> Result<(), Str
         | A::WorkflowExecutionFailedEventAttributes(_)
         | A::WorkflowExecutionCanceledEventAttributes(_)
         | A::WorkflowExecutionTerminatedEventAttributes(_)
-        | A::WorkflowExecutionTimedOutEventAttributes(_) => workflow::apply(state, at, attributes),
+        | A::WorkflowExecutionTimedOutEventAttributes(_)
+        | A::WorkflowExecutionContinuedAsNewEventAttributes(_)
+        | A::WorkflowExecutionOptionsUpdatedEventAttributes(_) => {
+            workflow::apply(state, at, event, attributes)
+        }
+        A::StartChildWorkflowExecutionInitiatedEventAttributes(_)
+        | A::StartChildWorkflowExecutionFailedEventAttributes(_)
+        | A::ChildWorkflowExecutionStartedEventAttributes(_)
+        | A::ChildWorkflowExecutionCompletedEventAttributes(_)
+        | A::ChildWorkflowExecutionFailedEventAttributes(_)
+        | A::ChildWorkflowExecutionCanceledEventAttributes(_)
+        | A::ChildWorkflowExecutionTimedOutEventAttributes(_)
+        | A::ChildWorkflowExecutionTerminatedEventAttributes(_) => child::apply(state, at, event),
+        A::SignalExternalWorkflowExecutionInitiatedEventAttributes(_)
+        | A::SignalExternalWorkflowExecutionFailedEventAttributes(_)
+        | A::ExternalWorkflowExecutionSignaledEventAttributes(_)
+        | A::RequestCancelExternalWorkflowExecutionInitiatedEventAttributes(_)
+        | A::RequestCancelExternalWorkflowExecutionFailedEventAttributes(_)
+        | A::ExternalWorkflowExecutionCancelRequestedEventAttributes(_) => {
+            external::apply(state, at, event)
+        }
         A::WorkflowTaskScheduledEventAttributes(_)
         | A::WorkflowTaskStartedEventAttributes(_)
         | A::WorkflowTaskCompletedEventAttributes(_)
@@ -223,6 +291,9 @@ fn apply_event(state: &mut MutableState, event: &HistoryEvent) -> Result<(), Str
 }
 
 fn apply_note(state: &mut MutableState, note: &Note) -> Result<(), String> {
+    if let Some(note::Kind::CloseFollowed(followed)) = &note.kind {
+        return child::apply_followed(state, followed);
+    }
     if !state.is_running() {
         return Err(format!("the run is not open ({:?})", state.status));
     }

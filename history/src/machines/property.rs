@@ -12,13 +12,15 @@ use orchestrion_proto::temporal::api::command::v1::{
     UpsertWorkflowSearchAttributesCommandAttributes,
 };
 use orchestrion_proto::temporal::api::common::v1::Payload;
-use orchestrion_proto::temporal::api::enums::v1::EventType;
+use orchestrion_proto::temporal::api::enums::v1::{EventType, WorkflowTaskFailedCause};
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
     MarkerRecordedEventAttributes, UpsertWorkflowSearchAttributesEventAttributes,
     WorkflowPropertiesModifiedEventAttributes,
 };
 
+use super::workflow_task::BadCommand;
+use super::{Context, search_attributes_fit};
 use crate::draft::Draft;
 use crate::state::{CarriedPayload, MutableState};
 
@@ -26,7 +28,13 @@ pub(super) fn modify(
     draft: &mut Draft<'_>,
     command: &ModifyWorkflowPropertiesCommandAttributes,
     completed: i64,
-) {
+) -> Result<(), BadCommand> {
+    if command.upserted_memo.is_none() {
+        return Err(BadCommand {
+            cause: WorkflowTaskFailedCause::BadModifyWorkflowPropertiesAttributes,
+            message: "modify workflow properties: the memo is missing".to_owned(),
+        });
+    }
     draft.event(
         EventType::WorkflowPropertiesModified,
         Attributes::WorkflowPropertiesModifiedEventAttributes(
@@ -36,13 +44,26 @@ pub(super) fn modify(
             },
         ),
     );
+    Ok(())
 }
 
 pub(super) fn upsert_search_attributes(
     draft: &mut Draft<'_>,
+    context: &Context<'_>,
     command: &UpsertWorkflowSearchAttributesCommandAttributes,
     completed: i64,
-) {
+) -> Result<(), BadCommand> {
+    if command
+        .search_attributes
+        .as_ref()
+        .is_none_or(|given| given.indexed_fields.is_empty())
+    {
+        return Err(BadCommand {
+            cause: WorkflowTaskFailedCause::BadSearchAttributes,
+            message: "upsert search attributes: none are given".to_owned(),
+        });
+    }
+    search_attributes_fit(context, command.search_attributes.as_ref())?;
     draft.event(
         EventType::UpsertWorkflowSearchAttributes,
         Attributes::UpsertWorkflowSearchAttributesEventAttributes(
@@ -52,13 +73,20 @@ pub(super) fn upsert_search_attributes(
             },
         ),
     );
+    Ok(())
 }
 
 pub(super) fn record_marker(
     draft: &mut Draft<'_>,
     command: &RecordMarkerCommandAttributes,
     completed: i64,
-) {
+) -> Result<(), BadCommand> {
+    if command.marker_name.is_empty() {
+        return Err(BadCommand {
+            cause: WorkflowTaskFailedCause::BadRecordMarkerAttributes,
+            message: "record marker: its name is empty".to_owned(),
+        });
+    }
     draft.event(
         EventType::MarkerRecorded,
         Attributes::MarkerRecordedEventAttributes(MarkerRecordedEventAttributes {
@@ -69,6 +97,7 @@ pub(super) fn record_marker(
             failure: command.failure.clone(),
         }),
     );
+    Ok(())
 }
 
 pub(super) fn apply(state: &mut MutableState, attributes: &Attributes) -> Result<(), String> {

@@ -4,6 +4,7 @@
 //!  --Signaled-->      each request id once per run
 //! ```
 
+use orchestrion_proto::temporal::api::common::v1::WorkflowExecution;
 use orchestrion_proto::temporal::api::enums::v1::EventType;
 use orchestrion_proto::temporal::api::history::v1::WorkflowExecutionSignaledEventAttributes;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
@@ -19,16 +20,9 @@ pub(super) fn receive(
     signal: &SignalWorkflow,
 ) -> Result<Transition, Rejection> {
     if !signal.request_id.is_empty() && state.signal_request_ids.contains(&signal.request_id) {
-        return Ok(Transition {
-            records: Vec::new(),
-            reply: Reply::Repeated,
-        });
+        return Ok(Transition::nothing(Reply::Repeated));
     }
-    if signal.name.is_empty() || signal.name.len() > context.limits.id_bytes_max {
-        return Err(Rejection::Invalid(
-            "signal name is empty or too long: give 1 to 1000 bytes".to_owned(),
-        ));
-    }
+    check(context, signal)?;
     if state.signals + state.buffered.len() as u64 >= context.limits.signals_max {
         return Err(Rejection::Limit {
             what: "signals",
@@ -37,25 +31,41 @@ pub(super) fn receive(
         });
     }
     let mut draft = Draft::new(state, context);
-    let signaled = Attributes::WorkflowExecutionSignaledEventAttributes(
-        WorkflowExecutionSignaledEventAttributes {
-            signal_name: signal.name.clone(),
-            input: signal.input.clone(),
-            identity: signal.identity.clone(),
-            header: signal.header.clone(),
-            request_id: signal.request_id.clone(),
-            ..Default::default()
-        },
-    );
     draft.happened_outside(
         context,
         vec![(
             context.now.0,
             EventType::WorkflowExecutionSignaled,
-            signaled,
+            signaled(signal),
         )],
     );
     Ok(draft.finish(Reply::Done))
+}
+
+/// What is wrong with a signal, if anything is.
+pub(super) fn check(context: &Context<'_>, signal: &SignalWorkflow) -> Result<(), Rejection> {
+    if signal.name.is_empty() || signal.name.len() > context.limits.id_bytes_max {
+        return Err(Rejection::Invalid(
+            "signal name is empty or too long: give 1 to 1000 bytes".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// The event's attributes.
+pub(super) fn signaled(signal: &SignalWorkflow) -> Attributes {
+    Attributes::WorkflowExecutionSignaledEventAttributes(WorkflowExecutionSignaledEventAttributes {
+        signal_name: signal.name.clone(),
+        input: signal.input.clone(),
+        identity: signal.identity.clone(),
+        header: signal.header.clone(),
+        request_id: signal.request_id.clone(),
+        external_workflow_execution: signal.sender.as_ref().map(|sender| WorkflowExecution {
+            workflow_id: sender.workflow_id.clone(),
+            run_id: sender.run_id.clone(),
+        }),
+        ..Default::default()
+    })
 }
 
 pub(super) fn apply(state: &mut MutableState, signaled: &WorkflowExecutionSignaledEventAttributes) {

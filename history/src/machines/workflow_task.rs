@@ -13,22 +13,22 @@
 //! them their ids. A further attempt (transient) writes its Scheduled and Started only with what follows them. A speculative task, which
 //! carries nothing but updates, is written in the same way, or not at all.
 
+use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::command::v1::Command;
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
 use orchestrion_proto::temporal::api::enums::v1::{
-    EventType, RetryState, TimeoutType, WorkflowTaskFailedCause,
+    EventType, TimeoutType, WorkflowTaskFailedCause,
 };
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{Failure, ServerFailureInfo};
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
-    WorkflowExecutionCanceledEventAttributes, WorkflowExecutionCompletedEventAttributes,
-    WorkflowExecutionFailedEventAttributes, WorkflowTaskCompletedEventAttributes,
-    WorkflowTaskFailedEventAttributes, WorkflowTaskTimedOutEventAttributes,
+    WorkflowTaskCompletedEventAttributes, WorkflowTaskFailedEventAttributes,
+    WorkflowTaskTimedOutEventAttributes,
 };
 use orchestrion_proto::v1::{EventBuffered, WorkflowTaskAttemptFailed, WorkflowTaskRetried, note};
 
-use super::{Context, activity, property, timer};
+use super::{Context, activity, child, continue_as_new, external, property, timer, workflow};
 use crate::draft::Draft;
 use crate::ids::Timestamp;
 use crate::request::{
@@ -182,7 +182,10 @@ fn draft_completion(
         if draft.is_closed() {
             break; // Only the first closing command counts, and nothing may follow it.
         }
+        check_size(context, command)?;
+        let first = draft.len();
         carry_out(&mut draft, context, command, completed_event_id)?;
+        draft.annotate(first, command.user_metadata.as_ref(), &[]);
     }
     if !draft.is_closed() {
         let flushed = draft.flush_buffered();
@@ -192,6 +195,20 @@ fn draft_completion(
         }
     }
     Ok(draft.finish(Reply::Done))
+}
+
+fn check_size(context: &Context<'_>, command: &Command) -> Result<(), BadCommand> {
+    let (bytes, max) = (command.encoded_len(), context.limits.command_bytes_max);
+    if context.built_in || bytes <= max {
+        return Ok(());
+    }
+    Err(BadCommand {
+        cause: WorkflowTaskFailedCause::PayloadsTooLarge,
+        message: format!(
+            "{:?} has {bytes} bytes, at most {max} are allowed: pass a reference to the data instead",
+            command.command_type()
+        ),
+    })
 }
 
 fn carry_out(
@@ -207,62 +224,49 @@ fn carry_out(
         });
     };
     match attributes {
-        C::ScheduleActivityTaskCommandAttributes(c) => activity::schedule(
-            draft,
-            context,
-            c,
-            command.user_metadata.as_ref(),
-            completed_event_id,
-        ),
+        C::ScheduleActivityTaskCommandAttributes(c) => {
+            activity::schedule(draft, context, c, completed_event_id)
+        }
         C::RequestCancelActivityTaskCommandAttributes(c) => {
             activity::request_cancel(draft, c.scheduled_event_id, completed_event_id)
         }
         C::StartTimerCommandAttributes(c) => timer::start(draft, context, c, completed_event_id),
         C::CancelTimerCommandAttributes(c) => timer::cancel(draft, c, completed_event_id),
         C::ModifyWorkflowPropertiesCommandAttributes(c) => {
-            property::modify(draft, c, completed_event_id);
-            Ok(())
+            property::modify(draft, c, completed_event_id)
         }
         C::UpsertWorkflowSearchAttributesCommandAttributes(c) => {
-            property::upsert_search_attributes(draft, c, completed_event_id);
-            Ok(())
+            property::upsert_search_attributes(draft, context, c, completed_event_id)
         }
         C::RecordMarkerCommandAttributes(c) => {
-            property::record_marker(draft, c, completed_event_id);
-            Ok(())
+            property::record_marker(draft, c, completed_event_id)
+        }
+        C::StartChildWorkflowExecutionCommandAttributes(c) => {
+            child::initiate(draft, context, c, completed_event_id)
+        }
+        C::SignalExternalWorkflowExecutionCommandAttributes(c) => {
+            external::signal(draft, context, c, completed_event_id)
+        }
+        C::RequestCancelExternalWorkflowExecutionCommandAttributes(c) => {
+            external::request_cancel(draft, context, c, completed_event_id)
         }
         C::CompleteWorkflowExecutionCommandAttributes(c) => {
-            close(draft, EventType::WorkflowExecutionCompleted, || {
-                Attributes::WorkflowExecutionCompletedEventAttributes(
-                    WorkflowExecutionCompletedEventAttributes {
-                        result: c.result.clone(),
-                        workflow_task_completed_event_id: completed_event_id,
-                        ..Default::default()
-                    },
-                )
-            })
+            may_close(draft)?;
+            workflow::complete(draft, c, completed_event_id);
+            Ok(())
         }
         C::FailWorkflowExecutionCommandAttributes(c) => {
-            close(draft, EventType::WorkflowExecutionFailed, || {
-                Attributes::WorkflowExecutionFailedEventAttributes(
-                    WorkflowExecutionFailedEventAttributes {
-                        failure: c.failure.clone(),
-                        retry_state: RetryState::RetryPolicyNotSet.into(),
-                        workflow_task_completed_event_id: completed_event_id,
-                        ..Default::default()
-                    },
-                )
-            })
+            may_close(draft)?;
+            workflow::fail(draft, c, completed_event_id)
         }
         C::CancelWorkflowExecutionCommandAttributes(c) => {
-            close(draft, EventType::WorkflowExecutionCanceled, || {
-                Attributes::WorkflowExecutionCanceledEventAttributes(
-                    WorkflowExecutionCanceledEventAttributes {
-                        workflow_task_completed_event_id: completed_event_id,
-                        details: c.details.clone(),
-                    },
-                )
-            })
+            may_close(draft)?;
+            workflow::cancel(draft, c, completed_event_id);
+            Ok(())
+        }
+        C::ContinueAsNewWorkflowExecutionCommandAttributes(c) => {
+            may_close(draft)?;
+            continue_as_new::command(draft, context, c, completed_event_id)
         }
         _ => Err(BadCommand {
             cause: WorkflowTaskFailedCause::Unspecified,
@@ -275,18 +279,13 @@ fn carry_out(
 }
 
 /// A closing command while something is buffered would hide it from the workflow: the task fails, and the worker tries again having seen it.
-fn close(
-    draft: &mut Draft<'_>,
-    event_type: EventType,
-    attributes: impl FnOnce() -> Attributes,
-) -> Result<(), BadCommand> {
+fn may_close(draft: &Draft<'_>) -> Result<(), BadCommand> {
     if draft.has_buffered() {
         return Err(BadCommand {
             cause: WorkflowTaskFailedCause::UnhandledCommand,
             message: "events arrived that the workflow has not seen".to_owned(),
         });
     }
-    draft.event(event_type, attributes());
     Ok(())
 }
 
@@ -599,6 +598,13 @@ pub(super) fn apply_buffered(
             if let Some(attributes) = &event.attributes {
                 activity::apply_buffered(state, attributes);
                 timer::apply_buffered(state, attributes);
+                child::apply_buffered(state, attributes);
+                external::apply_buffered(state, attributes);
+                if let Attributes::WorkflowExecutionOptionsUpdatedEventAttributes(updated) =
+                    attributes
+                {
+                    workflow::apply_attached(state, updated);
+                }
             }
             state.buffered.push_back(CarriedEvent::new(Some(event)));
             Ok(())

@@ -3,22 +3,31 @@
 
 use orchestrion_history::ids::Timestamp;
 use orchestrion_history::limits::Limits;
+use orchestrion_history::outward::{self, Outward};
 use orchestrion_history::record::{Record, decode_entry, encode_entry};
 use orchestrion_history::request::{
-    ActivityRef, CompleteActivity, CompleteWorkflowTask, FailActivity, FailWorkflowTask, Rejection,
+    ActivityRef, ChildClosed, ChildOutcome, ChildStarted, CloseFollowed, CompleteActivity,
+    CompleteWorkflowTask, Delivered, ExecutionRef, FailActivity, FailWorkflowTask, Rejection,
     Reply, Request, ReturnActivityAttempt, SignalWorkflow, StartActivityAttempt, StartWorkflow,
-    TerminateWorkflow, WorkflowTaskStart,
+    TerminateWorkflow, Transition, Undeliverable, WorkflowTaskStart,
 };
 use orchestrion_history::state::{MutableState, WorkflowTask};
 use orchestrion_history::{Context, apply, decide, replay, tasks};
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
 use orchestrion_proto::temporal::api::command::v1::{
-    CancelTimerCommandAttributes, Command, CompleteWorkflowExecutionCommandAttributes,
-    RequestCancelActivityTaskCommandAttributes, ScheduleActivityTaskCommandAttributes,
+    CancelTimerCommandAttributes, CancelWorkflowExecutionCommandAttributes, Command,
+    CompleteWorkflowExecutionCommandAttributes, ContinueAsNewWorkflowExecutionCommandAttributes,
+    FailWorkflowExecutionCommandAttributes, RequestCancelActivityTaskCommandAttributes,
+    RequestCancelExternalWorkflowExecutionCommandAttributes, ScheduleActivityTaskCommandAttributes,
+    SignalExternalWorkflowExecutionCommandAttributes, StartChildWorkflowExecutionCommandAttributes,
     StartTimerCommandAttributes,
 };
-use orchestrion_proto::temporal::api::common::v1::{ActivityType, Payload, Payloads, RetryPolicy};
-use orchestrion_proto::temporal::api::enums::v1::{TimeoutType, WorkflowTaskFailedCause};
+use orchestrion_proto::temporal::api::common::v1::{
+    ActivityType, Payload, Payloads, RetryPolicy, WorkflowExecution, WorkflowType,
+};
+use orchestrion_proto::temporal::api::enums::v1::{
+    ParentClosePolicy, TimeoutType, WorkflowTaskFailedCause,
+};
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as A;
@@ -34,6 +43,8 @@ pub struct Story {
     pub held: Option<WorkflowTaskStart>,
     pub sticky: bool,
     pub sticky_expired: bool,
+    /// What the last close began.
+    pub next_run: Option<StartWorkflow>,
     queue: Vec<tasks::QueueEntry>,
     lines: Vec<String>,
     limits: Limits,
@@ -60,6 +71,7 @@ impl Story {
             held: None,
             sticky: false,
             sticky_expired: false,
+            next_run: None,
             queue: Vec::new(),
             lines: Vec::new(),
             limits: Limits::default(),
@@ -94,7 +106,8 @@ impl Story {
             volatile_start: self.held.as_ref(),
             sticky: self.sticky,
             sticky_expired: self.sticky_expired,
-            limits: &self.limits,
+            namespace: "home",
+            ..Context::new(Timestamp(self.now), &self.limits)
         };
         let transition = match decide(&self.state, &context, request) {
             Ok(transition) => transition,
@@ -107,6 +120,7 @@ impl Story {
         if transition.reply == Reply::Repeated {
             self.lines.push("-- repeated".to_owned());
         }
+        self.next_run_is_in_the_close(&transition);
         let marks = tasks::marks(&self.state, &transition.records);
         for record in &transition.records {
             apply(&mut self.state, record).unwrap_or_else(|e| {
@@ -144,6 +158,79 @@ impl Story {
             "replay equals state"
         );
         Ok(transition.reply)
+    }
+
+    /// The close event names the next run, and the decision carries a start that a void run takes.
+    fn next_run_is_in_the_close(&mut self, transition: &Transition) {
+        let named = transition.records.iter().find_map(|record| {
+            match record.event()?.attributes.as_ref()? {
+                A::WorkflowExecutionCompletedEventAttributes(a) => Some(&a.new_execution_run_id),
+                A::WorkflowExecutionFailedEventAttributes(a) => Some(&a.new_execution_run_id),
+                A::WorkflowExecutionTimedOutEventAttributes(a) => Some(&a.new_execution_run_id),
+                A::WorkflowExecutionContinuedAsNewEventAttributes(a) => {
+                    Some(&a.new_execution_run_id)
+                }
+                _ => None,
+            }
+        });
+        let begun = transition.next_run.as_ref().map(|next| &next.run_id);
+        assert_eq!(named.filter(|id| !id.is_empty()), begun);
+        if let Some(next) = &transition.next_run {
+            let context = Context::new(Timestamp(self.now), &self.limits);
+            let start = Request::Start(next.clone());
+            decide(&MutableState::default(), &context, &start).expect("the next run can start");
+            self.next_run = Some((**next).clone());
+        }
+    }
+
+    /// The run that the last close began.
+    pub fn follow(&self) -> Self {
+        let mut story = Self::void();
+        story.now = self.now;
+        let next = self.next_run.clone().expect("a run follows");
+        let _ = story.ask("start", &Request::Start(Box::new(next)));
+        story
+    }
+
+    /// Does what the run asks of others, as an engine whose every run is there would.
+    pub fn cross(&mut self) {
+        for id in outward::ids(&self.state) {
+            let asked = outward::get(&self.state, id).expect("its id was given");
+            let closed = self.state.status.is_closed();
+            let (name, request) = match asked {
+                Outward::StartChild { .. } if !closed => (
+                    "child started",
+                    Request::ChildStarted(ChildStarted {
+                        initiated_event_id: id,
+                        run_id: format!("child-{id}"),
+                    }),
+                ),
+                Outward::Signal { .. } | Outward::Cancel { .. } => {
+                    ("delivered", delivered(id, Ok(())))
+                }
+                Outward::StartChild { .. }
+                | Outward::EndChild { .. }
+                | Outward::TellParent { .. } => (
+                    "close followed",
+                    Request::CloseFollowed(CloseFollowed {
+                        initiated_event_id: id,
+                    }),
+                ),
+            };
+            let _ = self.ask(name, &request);
+        }
+    }
+
+    pub fn child_closes(&mut self, initiated_event_id: i64, outcome: ChildOutcome) {
+        let closed = ChildClosed {
+            initiated_event_id,
+            execution: ExecutionRef {
+                workflow_id: "child".to_owned(),
+                run_id: "last".to_owned(),
+            },
+            outcome,
+        };
+        let _ = self.ask("child closed", &Request::ChildClosed(Box::new(closed)));
     }
 
     /// The kept queue index equals the one rebuilt from the state.
@@ -441,6 +528,32 @@ pub fn line(record: &Record, now: i64) -> String {
                 A::WorkflowTaskScheduledEventAttributes(a) if a.attempt > 1 => {
                     format!(" #{}", a.attempt)
                 }
+                A::WorkflowExecutionFailedEventAttributes(a) => format!(" {:?}", a.retry_state()),
+                A::WorkflowExecutionTimedOutEventAttributes(a) => format!(" {:?}", a.retry_state()),
+                A::StartChildWorkflowExecutionInitiatedEventAttributes(a) => {
+                    format!(" {}", a.workflow_id)
+                }
+                A::StartChildWorkflowExecutionFailedEventAttributes(a) => {
+                    format!(" {} {:?}", a.initiated_event_id, a.cause())
+                }
+                A::ChildWorkflowExecutionStartedEventAttributes(a) => {
+                    format!(" {}", a.initiated_event_id)
+                }
+                A::ChildWorkflowExecutionCompletedEventAttributes(a) => {
+                    format!(" {} after {}", a.initiated_event_id, a.started_event_id)
+                }
+                A::ChildWorkflowExecutionFailedEventAttributes(a) => {
+                    format!(" {} after {}", a.initiated_event_id, a.started_event_id)
+                }
+                A::ExternalWorkflowExecutionSignaledEventAttributes(a) => {
+                    format!(" {}", a.initiated_event_id)
+                }
+                A::SignalExternalWorkflowExecutionFailedEventAttributes(a) => {
+                    format!(" {} {:?}", a.initiated_event_id, a.cause())
+                }
+                A::ExternalWorkflowExecutionCancelRequestedEventAttributes(a) => {
+                    format!(" {}", a.initiated_event_id)
+                }
                 A::WorkflowTaskFailedEventAttributes(a) => format!(" {:?}", a.cause()),
                 A::WorkflowTaskTimedOutEventAttributes(a) => format!(" {:?}", a.timeout_type()),
                 _ => String::new(),
@@ -463,6 +576,7 @@ pub fn line(record: &Record, now: i64) -> String {
                 note::Kind::ActivityAttemptReturned(n) => {
                     format!(" {}#{}", n.scheduled_event_id, n.attempt)
                 }
+                note::Kind::CloseFollowed(n) => format!(" {}", n.initiated_event_id),
                 note::Kind::WorkflowTaskRetried(n) => format!(" #{}", n.attempt),
                 note::Kind::WorkflowTaskAttemptFailed(n) => format!(" #{}", n.attempt),
                 note::Kind::EventBuffered(n) => {
@@ -559,6 +673,72 @@ pub fn complete_command() -> Command {
     command(C::CompleteWorkflowExecutionCommandAttributes(
         CompleteWorkflowExecutionCommandAttributes { result: None },
     ))
+}
+
+pub fn fail_command(message: &str, non_retryable: bool) -> Command {
+    command(C::FailWorkflowExecutionCommandAttributes(
+        FailWorkflowExecutionCommandAttributes {
+            failure: Some(app_failure(message, non_retryable)),
+        },
+    ))
+}
+
+pub fn cancel_command() -> Command {
+    command(C::CancelWorkflowExecutionCommandAttributes(
+        CancelWorkflowExecutionCommandAttributes::default(),
+    ))
+}
+
+pub fn continue_command(input: &str) -> Command {
+    command(C::ContinueAsNewWorkflowExecutionCommandAttributes(
+        ContinueAsNewWorkflowExecutionCommandAttributes {
+            input: Some(payloads(input)),
+            ..Default::default()
+        },
+    ))
+}
+
+pub fn child_command(workflow_id: &str, policy: ParentClosePolicy) -> Command {
+    command(C::StartChildWorkflowExecutionCommandAttributes(
+        StartChildWorkflowExecutionCommandAttributes {
+            workflow_id: workflow_id.to_owned(),
+            workflow_type: Some(WorkflowType {
+                name: "part".to_owned(),
+            }),
+            input: Some(payloads(workflow_id)),
+            parent_close_policy: policy.into(),
+            ..Default::default()
+        },
+    ))
+}
+
+pub fn signal_external(workflow_id: &str, name: &str) -> Command {
+    command(C::SignalExternalWorkflowExecutionCommandAttributes(
+        SignalExternalWorkflowExecutionCommandAttributes {
+            execution: Some(WorkflowExecution {
+                workflow_id: workflow_id.to_owned(),
+                run_id: String::new(),
+            }),
+            signal_name: name.to_owned(),
+            ..Default::default()
+        },
+    ))
+}
+
+pub fn cancel_external(workflow_id: &str) -> Command {
+    command(C::RequestCancelExternalWorkflowExecutionCommandAttributes(
+        RequestCancelExternalWorkflowExecutionCommandAttributes {
+            workflow_id: workflow_id.to_owned(),
+            ..Default::default()
+        },
+    ))
+}
+
+pub fn delivered(initiated_event_id: i64, result: Result<(), Undeliverable>) -> Request {
+    Request::Delivered(Delivered {
+        initiated_event_id,
+        result,
+    })
 }
 
 pub fn payloads(text: &str) -> Payloads {

@@ -272,6 +272,7 @@ impl From<Rejection> for ApiError {
             Rejection::NotFound { .. } => Kind::NotExist,
             Rejection::Closed
             | Rejection::AlreadyStarted { .. }
+            | Rejection::IdUsed { .. }
             | Rejection::NotReady(_)
             | Rejection::Invalid(_)
             | Rejection::Limit { .. } => Kind::InvalidRequest,

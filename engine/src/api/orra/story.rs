@@ -92,6 +92,9 @@ fn of_note(note: &Note) -> String {
     match &note.kind {
         None => String::new(),
         Some(K::RunCreated(n)) => format!("by request {}", shorten(&n.request_id)),
+        Some(K::CloseFollowed(n)) if n.initiated_event_id == 0 => "its parent knows".to_owned(),
+        Some(K::CloseFollowed(n)) => format!("the child of {}", n.initiated_event_id),
+        Some(K::RunReset(n)) => format!("as run {}", n.new_run_id),
         Some(K::ActivityAttemptStarted(n)) => {
             format!(
                 "of {} attempt {} by {}",

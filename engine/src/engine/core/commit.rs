@@ -44,7 +44,10 @@ impl Core {
             Ok(false) => {}
             Err(error) => return self.give_up(round, &touched, error),
         }
+        let ask_again = std::mem::take(&mut round.ask_again);
+        let now = round.now;
         self.publish(round, &touched);
+        self.ask_again_later(now, &ask_again);
     }
 
     /// Keys of a run that change with its state: head, current run, timer, listing, snapshot.
@@ -125,6 +128,9 @@ impl Core {
                 },
                 head.encode_to_vec().into(),
             );
+            // A run that another follows in the same round leaves it the workflow id.
+            let id = (namespace.clone(), execution.workflow_id.clone());
+            let is_newest = self.current.get(&id).is_none_or(|newest| *newest == run_id);
             let current = CurrentRun {
                 run_id: run_id.0.to_vec(),
                 create_request_id: state.create_request_id.clone(),
@@ -137,7 +143,9 @@ impl Core {
                 namespace: namespace.clone(),
                 workflow_id: execution.workflow_id.clone(),
             };
-            round.put(shard, key, current.encode_to_vec().into());
+            if is_newest {
+                round.put(shard, key, current.encode_to_vec().into());
+            }
             execution.relist = false;
         }
         let snapshot_due = execution.interpreter.is_none()

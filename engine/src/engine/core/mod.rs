@@ -2,17 +2,20 @@
 //!
 //! ```text
 //!  mod.rs: a round, and what a call asks    step.rs: decide, apply, gather    hand_out.rs: tasks meet sessions
+//!  start.rs: who has a workflow id    between.rs: what one run asks of another
 //!  commit.rs: one batch, then everybody learns    load.rs: a run from the store    index.rs: what the indexes hold of it
 //!  workflow_tasks.rs: turns of workflow code by workers outside    queries.rs: questions to it
 //! ```
 //!
 //! A simulator drives this very code: `recover`, then `round` with a time of its own.
 
+mod between;
 mod commit;
 mod hand_out;
 pub(super) mod index;
 mod load;
 mod queries;
+mod start;
 mod step;
 mod workflow_tasks;
 
@@ -21,13 +24,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrion_history::ids::{Namespace, RangeId, RunId, ShardId, Timestamp, WorkflowId};
-use orchestrion_history::request::{Rejection, Reply, Request, StartWorkflow, WorkflowTaskStart};
-use orchestrion_history::state::{MutableState, Status};
+use orchestrion_history::outward;
+use orchestrion_history::request::{Request, WorkflowTaskStart};
+use orchestrion_history::state::MutableState;
 use orchestrion_history::store::{KeyRange, QueueKind, Store, StoreError};
 use tokio::sync::oneshot;
 
 use self::queries::PendingQuery;
-use crate::engine::builtin;
 use crate::engine::call::{Call, GivenBack, ReplyTo};
 use crate::engine::handle::{Accepted, CallError, Presence, Progress, SessionId, Target};
 use crate::engine::matching::{Matching, QueueKey};
@@ -213,6 +216,8 @@ impl Core {
         loop {
             if let Some(inner) = round.inner.pop_front() {
                 self.ask_inner(round, inner);
+            } else if let Some(run) = round.between.pop_front() {
+                self.cross(round, &run);
             } else if let Some(queue) = round.queues.pop_front() {
                 self.match_queue(round, &queue);
             } else {
@@ -451,7 +456,16 @@ impl Core {
             .find(&target)
             .and_then(|run| self.step(round, &run, &inner.request));
         match result {
-            Ok(_) => {}
+            Ok(_) => {
+                let run = (target.namespace.clone(), inner.run_id);
+                let asks = |core: &Self| {
+                    let execution = core.executions.get(&run)?;
+                    outward::due(&execution.state)
+                };
+                if inner.request == Request::FireTimers && asks(self).is_some() {
+                    round.between.push_back(run);
+                }
+            }
             // Overtaken: the run or the activity closed meanwhile.
             Err(CallError::Rejected(rejection)) => {
                 tracing::debug!(%rejection, workflow_id = %target.workflow_id, "overtaken")
@@ -490,89 +504,8 @@ impl Core {
         self.paused_until = Some(now.plus(PAUSE_AFTER_FAILURE));
     }
 
-    /// Starts a run, or finds the one that this request started before.
-    fn start(
-        &mut self,
-        round: &mut Round,
-        target: &Target,
-        mut start: StartWorkflow,
-    ) -> Result<Accepted, CallError> {
-        let shard = ShardId::of(&target.namespace, &target.workflow_id, self.options.shards);
-        let key = (target.namespace.clone(), target.workflow_id.clone());
-        match self.current_run(shard, &key)? {
-            Some(run_id)
-                if self
-                    .executions
-                    .contains_key(&(target.namespace.clone(), run_id)) =>
-            {
-                let open = &self.executions[&(target.namespace.clone(), run_id)];
-                if open.state.is_running() || open.state.create_request_id == start.request_id {
-                    let reply = self.step(
-                        round,
-                        &(target.namespace.clone(), run_id),
-                        &Request::Start(Box::new(start)),
-                    )?;
-                    return Ok(Accepted { run_id, reply });
-                }
-            }
-            Some(run_id) => {
-                let current = self.read_current(shard, &key)?.unwrap_or_default();
-                // Known from the store alone: the map is for runs in memory.
-                self.current.remove(&key);
-                if !start.request_id.is_empty() && current.create_request_id == start.request_id {
-                    return Ok(Accepted {
-                        run_id,
-                        reply: Reply::Repeated,
-                    });
-                }
-                if current.status == Status::Running.wire() as i32 {
-                    return Err(CallError::Rejected(Rejection::AlreadyStarted {
-                        workflow_id: start.workflow_id,
-                        run_id: run_id.to_string(),
-                        request_id: current.create_request_id,
-                    }));
-                }
-            }
-            None => {}
-        }
-        let run_id = self.new_run_id(round.now);
-        start.run_id = run_id.to_string();
-        let run = (target.namespace.clone(), run_id);
-        let interpreter =
-            builtin::is_builtin(&start.workflow_type).then(|| Box::new(Interpreter::new()));
-        self.executions.insert(
-            run.clone(),
-            Execution {
-                workflow_id: target.workflow_id.clone(),
-                shard,
-                state: MutableState::default(),
-                interpreter,
-                volatile_start: None,
-                sticky: None,
-                sticky_until: None,
-                waits_at: None,
-                buffered_queries: Vec::new(),
-                indexed_due: None,
-                relist: true,
-                listed_status: None,
-                snapshot_records: 0,
-                last_used: self.rounds,
-            },
-        );
-        match self.step(round, &run, &Request::Start(Box::new(start))) {
-            Ok(reply) => {
-                self.current.insert(key, run_id);
-                Ok(Accepted { run_id, reply })
-            }
-            Err(error) => {
-                self.executions.remove(&run);
-                Err(error)
-            }
-        }
-    }
-
     /// Time first, so that runs of one moment lie together on disk; the rest is chance.
-    fn new_run_id(&mut self, now: Timestamp) -> RunId {
+    pub(super) fn new_run_id(&mut self, now: Timestamp) -> RunId {
         let mut bytes = [0u8; 16];
         self.chance.fill(&mut bytes[6..]);
         bytes[..6].copy_from_slice(&now.as_millis().to_be_bytes()[2..]);

@@ -3,6 +3,7 @@
 //! Invariant: a run on which the core contradicts itself is set aside, and nothing of its round is written.
 
 use orchestrion_history::ids::{ShardId, TaskQueueName, Timestamp, WorkflowId};
+use orchestrion_history::outward;
 use orchestrion_history::record::Record;
 use orchestrion_history::request::{
     Rejection, Reply, Request, RequestCancelWorkflow, TerminateWorkflow,
@@ -40,12 +41,17 @@ impl Core {
                 && execution
                     .sticky_until
                     .is_some_and(|until| until <= round.now),
+            namespace: run.0.as_str(),
             ..Context::new(round.now, &self.options.limits)
         };
         let transition = decide(&execution.state, &context, request)?;
         if !transition.records.is_empty() {
             let followed = self
                 .advance(round, run, transition.records)
+                .and_then(|()| match transition.next_run {
+                    Some(next) => self.begin_next(round, run, *next),
+                    None => Ok(()),
+                })
                 .and_then(|()| builtin::take_turns(self, round, run))
                 .and_then(|()| self.hold_limits(round, run));
             if let Err(error) = followed {
@@ -101,7 +107,7 @@ impl Core {
             Request::RequestCancel(Box::new(RequestCancelWorkflow {
                 reason,
                 identity,
-                request_id: String::new(),
+                ..RequestCancelWorkflow::default()
             }))
         } else {
             Request::Terminate(Box::new(TerminateWorkflow {
@@ -149,6 +155,9 @@ impl Core {
         }
         execution.settle_volatile(&records);
         let tasks = tasks::after(&marks, &execution.state);
+        if outward::due(&execution.state).is_some() && !round.between.contains(run) {
+            round.between.push_back(run.clone());
+        }
         let workflow_id = execution.workflow_id.clone();
         let (shard, builtin) = (execution.shard, execution.interpreter.is_some());
         round.append(shard, run, &workflow_id, first_seq, records);

@@ -1,7 +1,6 @@
 //! Commands of workflow code: schedule an activity, ask for its cancellation.
 
 use orchestrion_proto::temporal::api::command::v1::ScheduleActivityTaskCommandAttributes;
-use orchestrion_proto::temporal::api::common::v1::RetryPolicy;
 use orchestrion_proto::temporal::api::enums::v1::{EventType, WorkflowTaskFailedCause};
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
@@ -9,22 +8,18 @@ use orchestrion_proto::temporal::api::history::v1::{
     ActivityTaskCancelRequestedEventAttributes, ActivityTaskCanceledEventAttributes,
     ActivityTaskScheduledEventAttributes,
 };
-use orchestrion_proto::temporal::api::sdk::v1::UserMetadata;
 
 use super::due::start_event;
 use crate::draft::Draft;
-use crate::machines::Context;
 use crate::machines::workflow_task::BadCommand;
+use crate::machines::{Context, retry};
 use crate::state::{Activity, MutableState, Stage};
 use crate::wire;
-
-const SECOND: i64 = 1_000_000_000;
 
 pub(in crate::machines) fn schedule(
     draft: &mut Draft<'_>,
     context: &Context<'_>,
     command: &ScheduleActivityTaskCommandAttributes,
-    user_metadata: Option<&UserMetadata>,
     completed_event_id: i64,
 ) -> Result<(), BadCommand> {
     let bad = |message: String| BadCommand {
@@ -71,7 +66,7 @@ pub(in crate::machines) fn schedule(
         });
     }
     let timeouts = Timeouts::normalise(command, draft.state).map_err(bad)?;
-    let retry = normalise_retry(command.retry_policy.as_ref()).map_err(bad)?;
+    let retry = retry::normalise(command.retry_policy.as_ref()).map_err(bad)?;
     let queue = command
         .task_queue
         .clone()
@@ -100,7 +95,6 @@ pub(in crate::machines) fn schedule(
             ..Default::default()
         }),
     );
-    let _ = user_metadata; // Kept with the event once listings show it.
     draft.scheduled.insert(command.activity_id.clone(), id);
     Ok(())
 }
@@ -172,41 +166,6 @@ fn cap_some(value: i64, limit: i64) -> i64 {
 
 fn first(a: i64, b: i64) -> i64 {
     if a == 0 { b } else { a }
-}
-
-fn normalise_retry(policy: Option<&RetryPolicy>) -> Result<RetryPolicy, String> {
-    let policy = policy.cloned().unwrap_or_default();
-    let initial = match wire::nanos(policy.initial_interval.as_ref()) {
-        0 => SECOND,
-        nanos => nanos,
-    };
-    let maximum = match wire::nanos(policy.maximum_interval.as_ref()) {
-        0 => initial.saturating_mul(100),
-        nanos => nanos,
-    };
-    let factor = if policy.backoff_coefficient == 0.0 {
-        2.0
-    } else {
-        policy.backoff_coefficient
-    };
-    if initial < 0 || maximum < initial {
-        return Err(
-            "its retry policy's intervals must be positive, the maximum not below the initial"
-                .to_owned(),
-        );
-    }
-    if factor < 1.0 || !factor.is_finite() {
-        return Err("its retry policy's backoff coefficient must be at least 1".to_owned());
-    }
-    if policy.maximum_attempts < 0 {
-        return Err("its retry policy's maximum attempts must not be negative".to_owned());
-    }
-    Ok(RetryPolicy {
-        initial_interval: Some(wire::duration(initial)),
-        maximum_interval: Some(wire::duration(maximum)),
-        backoff_coefficient: factor,
-        ..policy
-    })
 }
 
 pub(in crate::machines) fn request_cancel(

@@ -2,7 +2,6 @@
 
 use orchestrion_proto::temporal::api::enums::v1::{EventType, RetryState, TimeoutType};
 use orchestrion_proto::temporal::api::failure::v1::Failure;
-use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
     ActivityTaskStartedEventAttributes, ActivityTaskTimedOutEventAttributes,
@@ -11,7 +10,7 @@ use orchestrion_proto::v1::{ActivityAttemptFailed, ActivityAttemptReturned, note
 
 use crate::draft::Draft;
 use crate::machines::Context;
-use crate::state::{Activity, Retry, Stage, after};
+use crate::state::{Activity, Stage, after};
 use crate::wire;
 
 pub(super) enum Next {
@@ -23,49 +22,14 @@ pub(super) fn next_attempt(activity: &Activity, failure: &Failure, now: i64) -> 
     if activity.cancel_requested_event_id != 0 {
         return Next::Never(RetryState::CancelRequested);
     }
-    let mut delay = None;
-    match &failure.failure_info {
-        Some(FailureInfo::ApplicationFailureInfo(info)) => {
-            if info.non_retryable || activity.retry.non_retryable.contains(&info.r#type) {
-                return Next::Never(RetryState::NonRetryableFailure);
-            }
-            delay = info.next_retry_delay.as_ref().map(|d| wire::nanos(Some(d)));
-        }
-        Some(FailureInfo::ServerFailureInfo(info)) if info.non_retryable => {
-            return Next::Never(RetryState::NonRetryableFailure);
-        }
-        Some(FailureInfo::CanceledFailureInfo(_) | FailureInfo::TerminatedFailureInfo(_)) => {
-            return Next::Never(RetryState::NonRetryableFailure);
-        }
-        Some(FailureInfo::TimeoutFailureInfo(info))
-            if !matches!(
-                info.timeout_type(),
-                TimeoutType::StartToClose | TimeoutType::Heartbeat
-            ) =>
-        {
-            return Next::Never(RetryState::Timeout);
-        }
-        _ => {}
-    }
-    if activity.retry.attempts > 0 && activity.attempt >= activity.retry.attempts {
-        return Next::Never(RetryState::MaximumAttemptsReached);
-    }
-    let at = now.saturating_add(delay.unwrap_or_else(|| activity.retry.wait(activity.attempt)));
+    let wait = match activity.retry.next(activity.attempt, failure) {
+        Ok(wait) => wait,
+        Err(why) => return Next::Never(why),
+    };
+    let at = now.saturating_add(wait);
     match after(activity.scheduled_at, activity.schedule_to_close) {
         Some(deadline) if at >= deadline => Next::Never(RetryState::Timeout),
         _ => Next::At(at),
-    }
-}
-
-impl Retry {
-    /// Nanoseconds to wait behind attempt `attempt`.
-    pub fn wait(&self, attempt: i32) -> i64 {
-        let wait = self.initial as f64 * self.factor.powi(attempt.saturating_sub(1).max(0));
-        if wait.is_finite() && wait < self.maximum as f64 {
-            wait as i64
-        } else {
-            self.maximum
-        }
     }
 }
 

@@ -99,10 +99,7 @@ pub(super) fn start(
     match &activity.stage {
         Stage::Queued => {}
         Stage::Started { request_id, .. } if *request_id == request.request_id => {
-            return Ok(Transition {
-                records: Vec::new(),
-                reply: Reply::Repeated,
-            });
+            return Ok(Transition::nothing(Reply::Repeated));
         }
         // Its worker's connection ended with the engine that knew of it.
         Stage::Started {

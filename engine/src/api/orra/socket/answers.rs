@@ -200,9 +200,9 @@ impl Answering {
             input: Some(Payloads {
                 payloads: vec![raw_json_payload(input)],
             }),
-            header: None,
             identity: self.identity.clone(),
             request_id: signal_id(attempt, to),
+            ..Default::default()
         }));
         match self.offer(&to.target, request).await {
             Ok(()) => Settled::Noted,

@@ -1,0 +1,657 @@
+//! Runs that act on each other, in the engine's own loop: one batch each, bounded rounds, and nothing lost or done twice by a crash.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrion::engine::call::{Call, ReplyTo};
+use orchestrion::engine::{Accepted, CallError, Core, EngineOptions, NoSurroundings, Target};
+use orchestrion::seams::SeededChance;
+use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp, WorkflowId};
+use orchestrion_history::record::Record;
+use orchestrion_history::replay;
+use orchestrion_history::request::{
+    CompleteWorkflowTask, OnConflict, Rejection, Reply, Request, SignalWorkflow, StartWorkflow,
+    WorkflowTaskStart,
+};
+use orchestrion_history::state::{MutableState, Status, WorkflowTask};
+use orchestrion_history::store::{KeyRange, MemoryStore, Store, StoreErrorKind, read_entry};
+use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
+use orchestrion_proto::temporal::api::command::v1::{
+    Command, CompleteWorkflowExecutionCommandAttributes,
+    ContinueAsNewWorkflowExecutionCommandAttributes, FailWorkflowExecutionCommandAttributes,
+    RequestCancelExternalWorkflowExecutionCommandAttributes,
+    SignalExternalWorkflowExecutionCommandAttributes, StartChildWorkflowExecutionCommandAttributes,
+};
+use orchestrion_proto::temporal::api::common::v1::{RetryPolicy, WorkflowExecution, WorkflowType};
+use orchestrion_proto::temporal::api::enums::v1::{
+    ParentClosePolicy, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
+};
+use orchestrion_proto::temporal::api::failure::v1::Failure;
+use tokio::sync::oneshot;
+
+const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000_000);
+
+struct World {
+    store: MemoryStore,
+    core: Core,
+    now: Timestamp,
+    /// Processes so far: each has its own chance, or they would give the same run ids.
+    processes: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        let store = MemoryStore::new();
+        let core = recover(&store, EPOCH, 0);
+        Self {
+            store,
+            core,
+            now: EPOCH,
+            processes: 1,
+        }
+    }
+
+    /// The process is gone; a new one opens the same store.
+    fn crash(&mut self) {
+        self.core = recover(&self.store, self.now, self.processes);
+        self.processes += 1;
+    }
+
+    fn round(&mut self) {
+        self.core.round(self.now, std::iter::empty());
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now = self.now.plus(by);
+        self.round();
+    }
+
+    fn ask(&mut self, target: Target, request: Request) -> Result<Accepted, CallError> {
+        let (reply, mut answer) = oneshot::channel();
+        let call = Call::Request {
+            target,
+            request: Box::new(request),
+            reply: ReplyTo::Caller(reply),
+        };
+        self.core.round(self.now, std::iter::once(call));
+        answer.try_recv().unwrap()
+    }
+
+    fn start_with(
+        &mut self,
+        id: &str,
+        change: impl FnOnce(&mut StartWorkflow),
+    ) -> Result<Accepted, CallError> {
+        let mut start = StartWorkflow {
+            workflow_id: id.to_owned(),
+            workflow_type: "work".to_owned(),
+            task_queue: "q".to_owned(),
+            request_id: format!("start-{id}"),
+            ..Default::default()
+        };
+        change(&mut start);
+        self.ask(target(id), Request::Start(Box::new(start)))
+    }
+
+    fn start(&mut self, id: &str) {
+        self.start_with(id, |_| {}).unwrap();
+    }
+
+    fn state(&mut self, id: &str) -> MutableState {
+        self.state_of(target(id)).unwrap()
+    }
+
+    fn state_of(&mut self, target: Target) -> Result<MutableState, CallError> {
+        let (reply, mut answer) = oneshot::channel();
+        let call = Call::Inspect { target, reply };
+        self.core.round(self.now, std::iter::once(call));
+        answer.try_recv().unwrap().map(|state| *state)
+    }
+
+    /// A worker answers the run's workflow task.
+    fn turn(&mut self, id: &str, commands: Vec<Command>) {
+        let state = self.state(id);
+        let (scheduled_event_id, attempt, at, request_id) = match &state.workflow_task {
+            WorkflowTask::Scheduled {
+                scheduled_event_id,
+                attempt,
+                ..
+            } => (*scheduled_event_id, *attempt, self.now, "poll".to_owned()),
+            WorkflowTask::Started {
+                scheduled_event_id,
+                attempt,
+                at,
+                request_id,
+                ..
+            } => (
+                *scheduled_event_id,
+                *attempt,
+                Timestamp(*at),
+                request_id.clone(),
+            ),
+            WorkflowTask::None => panic!("{id} has no workflow task"),
+        };
+        let complete = CompleteWorkflowTask {
+            start: WorkflowTaskStart {
+                scheduled_event_id,
+                attempt,
+                scheduled_at: self.now,
+                at,
+                request_id,
+                ..Default::default()
+            },
+            commands,
+            ..Default::default()
+        };
+        let run = Target {
+            run_id: RunId::parse(&state.run_id),
+            ..target(id)
+        };
+        let done = self
+            .ask(run, Request::CompleteWorkflowTask(Box::new(complete)))
+            .unwrap();
+        assert_eq!(done.reply, Reply::Done);
+    }
+
+    /// The names of the newest run's events, without those of workflow tasks.
+    fn events(&mut self, id: &str) -> Vec<String> {
+        let run_id = RunId::parse(&self.state(id).run_id).unwrap();
+        self.events_of(id, run_id)
+    }
+
+    fn events_of(&self, id: &str, run_id: RunId) -> Vec<String> {
+        let events = self
+            .records(id, run_id)
+            .into_iter()
+            .filter(|r| r.event().is_some());
+        events
+            .map(|record| record.type_name())
+            .filter(|name| !name.starts_with("WorkflowTask"))
+            .map(|name| name.replace("WorkflowExecution", ""))
+            .collect()
+    }
+
+    fn records(&self, id: &str, run_id: RunId) -> Vec<Record> {
+        let workflow_id = WorkflowId::parse(id).unwrap();
+        let shard = ShardId::of(&home(), &workflow_id, 3);
+        let range = KeyRange::journal_of(shard, &home(), run_id);
+        let page = self.store.scan(&range, usize::MAX, false).unwrap();
+        let entries = page.entries.iter();
+        entries
+            .flat_map(|(key, entry)| read_entry(&self.store, key, entry).unwrap())
+            .collect()
+    }
+
+    /// What the engine holds is what the journal says.
+    fn check(&mut self, id: &str) {
+        let state = self.state(id);
+        let run_id = RunId::parse(&state.run_id).unwrap();
+        let folded = replay::fold(&self.records(id, run_id)).unwrap();
+        assert_eq!(replay::difference(&folded, &state), None);
+    }
+}
+
+fn recover(store: &MemoryStore, now: Timestamp, process: u64) -> Core {
+    let options = EngineOptions {
+        shards: 3,
+        ..EngineOptions::default()
+    };
+    Core::recover(
+        Arc::new(store.clone()),
+        Box::new(SeededChance::new(process)),
+        Box::new(NoSurroundings),
+        options,
+        now,
+    )
+    .unwrap()
+}
+
+fn home() -> Namespace {
+    Namespace::parse("home").unwrap()
+}
+
+fn target(id: &str) -> Target {
+    Target {
+        namespace: home(),
+        workflow_id: WorkflowId::parse(id).unwrap(),
+        run_id: None,
+    }
+}
+
+fn command(attributes: C) -> Command {
+    Command {
+        attributes: Some(attributes),
+        ..Default::default()
+    }
+}
+
+fn child(id: &str, policy: ParentClosePolicy) -> Command {
+    command(C::StartChildWorkflowExecutionCommandAttributes(
+        StartChildWorkflowExecutionCommandAttributes {
+            workflow_id: id.to_owned(),
+            workflow_type: Some(WorkflowType {
+                name: "part".to_owned(),
+            }),
+            parent_close_policy: policy.into(),
+            ..Default::default()
+        },
+    ))
+}
+
+fn complete() -> Command {
+    command(C::CompleteWorkflowExecutionCommandAttributes(
+        CompleteWorkflowExecutionCommandAttributes::default(),
+    ))
+}
+
+fn fail() -> Command {
+    command(C::FailWorkflowExecutionCommandAttributes(
+        FailWorkflowExecutionCommandAttributes {
+            failure: Some(Failure::default()),
+        },
+    ))
+}
+
+fn continue_as_new() -> Command {
+    command(C::ContinueAsNewWorkflowExecutionCommandAttributes(
+        ContinueAsNewWorkflowExecutionCommandAttributes::default(),
+    ))
+}
+
+fn signal(namespace: &str, id: &str, child_workflow_only: bool) -> Command {
+    #[expect(deprecated, reason = "SDKs still send it")]
+    command(C::SignalExternalWorkflowExecutionCommandAttributes(
+        SignalExternalWorkflowExecutionCommandAttributes {
+            namespace: namespace.to_owned(),
+            execution: Some(WorkflowExecution {
+                workflow_id: id.to_owned(),
+                run_id: String::new(),
+            }),
+            signal_name: "hello".to_owned(),
+            child_workflow_only,
+            ..Default::default()
+        },
+    ))
+}
+
+fn cancel(id: &str) -> Command {
+    command(C::RequestCancelExternalWorkflowExecutionCommandAttributes(
+        RequestCancelExternalWorkflowExecutionCommandAttributes {
+            workflow_id: id.to_owned(),
+            ..Default::default()
+        },
+    ))
+}
+
+#[test]
+fn a_child_is_started_and_its_parent_told_in_one_batch_each() {
+    let mut world = World::new();
+    world.start("p");
+    let commits = world.store.commits();
+    world.turn("p", vec![child("c", ParentClosePolicy::Terminate)]);
+    assert_eq!(
+        world.store.commits(),
+        commits + 1,
+        "one batch has the command, the child and the news of it"
+    );
+    world.crash();
+    let born = world.state("c");
+    let parent = born.parent.clone().unwrap();
+    assert_eq!(parent.workflow_id, "p");
+    assert_eq!(parent.namespace, "home");
+    assert_eq!(
+        born.begun
+            .get()
+            .unwrap()
+            .root_workflow_execution
+            .unwrap()
+            .workflow_id,
+        "p"
+    );
+    let commits = world.store.commits();
+    world.turn("c", vec![complete()]);
+    assert_eq!(world.store.commits(), commits + 1);
+    world.crash();
+    assert_eq!(
+        world.events("p"),
+        [
+            "Started",
+            "StartChildInitiated",
+            "ChildStarted",
+            "ChildCompleted"
+        ]
+    );
+    world.check("p");
+    world.check("c");
+}
+
+#[test]
+fn a_workflow_id_that_is_taken_fails_the_childs_start() {
+    let mut world = World::new();
+    world.start("p");
+    world.start("c");
+    world.turn("p", vec![child("c", ParentClosePolicy::Terminate)]);
+    assert_eq!(
+        world.events("p"),
+        ["Started", "StartChildInitiated", "StartChildFailed"]
+    );
+    assert_eq!(world.events("c"), ["Started"]);
+}
+
+#[test]
+fn a_close_does_to_children_what_their_policies_say() {
+    let mut world = World::new();
+    world.start("p");
+    world.turn(
+        "p",
+        vec![
+            child("ended", ParentClosePolicy::Terminate),
+            child("left", ParentClosePolicy::Abandon),
+            child("asked", ParentClosePolicy::RequestCancel),
+        ],
+    );
+    world.turn(
+        "p",
+        vec![child("begun late", ParentClosePolicy::Abandon), complete()],
+    );
+    assert_eq!(world.state("ended").status, Status::Terminated);
+    assert_eq!(world.state("left").status, Status::Running);
+    assert_eq!(world.state("begun late").status, Status::Running);
+    assert_eq!(world.events("asked"), ["Started", "CancelRequested"]);
+    for id in ["p", "ended", "left", "asked"] {
+        world.check(id);
+    }
+    assert_eq!(world.state("p").next_due(), None);
+    world.turn("left", vec![complete()]);
+    assert_eq!(
+        world.state("left").next_due(),
+        None,
+        "a closed parent is not told again and again"
+    );
+}
+
+#[test]
+fn signals_and_cancel_requests_arrive_or_say_why_not() {
+    let mut world = World::new();
+    world.start("a");
+    world.start("b");
+    world.start("closed");
+    world.turn("closed", vec![complete()]);
+    world.turn(
+        "a",
+        vec![
+            signal("", "b", false),
+            signal("home", "b", false),
+            cancel("b"),
+            signal("", "b", true),
+            signal("other", "b", false),
+            signal("", "nobody", false),
+            signal("", "closed", false),
+            signal("", "a", false),
+        ],
+    );
+    let events = world.events("a");
+    assert_eq!(
+        events[9..],
+        [
+            "ExternalSignaled",
+            "ExternalSignaled",
+            "ExternalCancelRequested",
+            "SignalExternalFailed",
+            "SignalExternalFailed",
+            "SignalExternalFailed",
+            "SignalExternalFailed",
+            "SignalExternalFailed",
+        ]
+    );
+    assert_eq!(
+        world.events("b"),
+        ["Started", "Signaled", "Signaled", "CancelRequested"]
+    );
+    world.check("a");
+}
+
+#[test]
+fn a_chain_is_one_child_and_its_runs_follow_in_one_batch() {
+    let mut world = World::new();
+    world.start("p");
+    world.turn("p", vec![child("c", ParentClosePolicy::Terminate)]);
+    let first = world.state("c");
+    let commits = world.store.commits();
+    world.turn("c", vec![continue_as_new()]);
+    assert_eq!(world.store.commits(), commits + 1);
+    world.crash();
+    let second = world.state("c");
+    assert_ne!(second.run_id, first.run_id);
+    assert_eq!(second.first_run_id, first.run_id);
+    assert_eq!(
+        world.events_of("c", RunId::parse(&first.run_id).unwrap()),
+        ["Started", "ContinuedAsNew"]
+    );
+    world.turn("c", vec![complete()]);
+    assert_eq!(
+        world.events("p"),
+        [
+            "Started",
+            "StartChildInitiated",
+            "ChildStarted",
+            "ChildCompleted"
+        ]
+    );
+    world.check("c");
+}
+
+#[test]
+fn the_newest_run_of_a_chain_is_ended_with_the_parent() {
+    let mut world = World::new();
+    world.start("p");
+    world.turn("p", vec![child("c", ParentClosePolicy::Terminate)]);
+    world.turn("c", vec![continue_as_new()]);
+    world.turn("p", vec![complete()]);
+    assert_eq!(world.state("c").status, Status::Terminated);
+}
+
+#[test]
+fn a_workflow_is_retried_after_its_wait_also_by_another_process() {
+    let mut world = World::new();
+    world
+        .start_with("w", |start| {
+            start.retry_policy = Some(RetryPolicy {
+                maximum_attempts: 2,
+                ..Default::default()
+            });
+        })
+        .unwrap();
+    world.turn("w", vec![fail()]);
+    assert_eq!(world.state("w").attempt, 2);
+    assert_eq!(world.state("w").workflow_task, WorkflowTask::None);
+    world.crash();
+    world.advance(Duration::from_secs(1));
+    world.turn("w", vec![fail()]);
+    assert_eq!(world.state("w").status, Status::Failed);
+    world.check("w");
+}
+
+#[test]
+fn a_cron_workflow_comes_again() {
+    let mut world = World::new();
+    world
+        .start_with("w", |start| start.cron_schedule = "@every 1m".to_owned())
+        .unwrap();
+    let mut runs = Vec::new();
+    for _ in 0..3 {
+        world.crash();
+        world.advance(Duration::from_secs(60));
+        runs.push(world.state("w").run_id);
+        world.turn("w", vec![complete()]);
+    }
+    runs.dedup();
+    assert_eq!(runs.len(), 3);
+    world
+        .ask(target("w"), Request::Terminate(Box::default()))
+        .unwrap();
+    world.advance(Duration::from_secs(600));
+    assert_eq!(world.state("w").status, Status::Terminated);
+}
+
+#[test]
+fn a_great_many_children_take_several_rounds_and_a_crash_between_them_loses_none() {
+    let mut world = World::new();
+    world.start("p");
+    let ids: Vec<String> = (0..600).map(|i| format!("c{i}")).collect();
+    let commands = ids
+        .iter()
+        .map(|id| child(id, ParentClosePolicy::Terminate))
+        .collect();
+    world.turn("p", commands);
+    let begun = |world: &mut World| {
+        let children = world.state("p").children;
+        children
+            .values()
+            .filter(|child| !child.run_id.is_empty())
+            .count()
+    };
+    let first = begun(&mut world);
+    assert!(
+        first > 0 && first < 600,
+        "{first} children in the first rounds"
+    );
+    world.crash();
+    while begun(&mut world) < 600 {
+        world.round();
+    }
+    for id in &ids {
+        assert_eq!(world.events(id), ["Started"]);
+    }
+    let events = world.events("p");
+    assert_eq!(
+        events.iter().filter(|name| *name == "ChildStarted").count(),
+        600
+    );
+    world.turn("p", vec![complete()]);
+    for _ in 0..6 {
+        world.round();
+    }
+    for id in &ids {
+        assert_eq!(world.state(id).status, Status::Terminated, "{id}");
+    }
+    world.check("p");
+}
+
+#[test]
+fn a_commit_that_fails_takes_everything_between_runs_with_it() {
+    let mut world = World::new();
+    world.start("p");
+    world.store.fail_next_commit(StoreErrorKind::Unavailable);
+    let state = world.state("p");
+    let complete = CompleteWorkflowTask {
+        start: WorkflowTaskStart {
+            scheduled_event_id: 2,
+            attempt: 1,
+            at: world.now,
+            ..Default::default()
+        },
+        commands: vec![child("c", ParentClosePolicy::Terminate)],
+        ..Default::default()
+    };
+    let answer = world.ask(
+        target("p"),
+        Request::CompleteWorkflowTask(Box::new(complete)),
+    );
+    assert!(matches!(answer, Err(CallError::Unavailable(_))));
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.state("p"), state);
+    assert!(matches!(
+        world.state_of(target("c")),
+        Err(CallError::Rejected(Rejection::NotFound { .. }))
+    ));
+}
+
+#[test]
+fn policies_say_what_a_start_does_to_the_run_that_is_there() {
+    let mut world = World::new();
+    world.start("w");
+    let first = world.state("w").run_id;
+    let again = |world: &mut World, change: fn(&mut StartWorkflow)| {
+        world.start_with("w", |start| {
+            start.request_id = "another".to_owned();
+            change(start);
+        })
+    };
+    let refused = again(&mut world, |_| {});
+    assert!(matches!(
+        refused,
+        Err(CallError::Rejected(Rejection::AlreadyStarted { .. }))
+    ));
+    let used = again(&mut world, |start| {
+        start.conflict = WorkflowIdConflictPolicy::UseExisting;
+        start.on_conflict = OnConflict {
+            attach_request_id: true,
+            ..Default::default()
+        };
+    });
+    let used = used.unwrap();
+    assert_eq!(
+        (used.run_id.to_string(), used.reply),
+        (first.clone(), Reply::Existing)
+    );
+    let repeated = again(&mut world, |start| {
+        start.conflict = WorkflowIdConflictPolicy::UseExisting
+    });
+    assert_eq!(
+        repeated.unwrap().reply,
+        Reply::Repeated,
+        "its request id is attached"
+    );
+    let signaled = world.start_with("w", |start| {
+        start.request_id = "third".to_owned();
+        start.signal = Some(Box::new(SignalWorkflow {
+            name: "s".to_owned(),
+            ..Default::default()
+        }));
+    });
+    assert_eq!(signaled.unwrap().reply, Reply::Existing);
+    assert_eq!(world.events("w"), ["Started", "OptionsUpdated", "Signaled"]);
+
+    let wrong = world.start_with("w", |start| {
+        start.request_id = "fourth".to_owned();
+        start.workflow_type = String::new();
+        start.conflict = WorkflowIdConflictPolicy::TerminateExisting;
+    });
+    assert!(matches!(
+        wrong,
+        Err(CallError::Rejected(Rejection::Invalid(_)))
+    ));
+    assert_eq!(
+        world.state("w").run_id,
+        first,
+        "what is refused terminates nothing"
+    );
+    let commits = world.store.commits();
+    let replaced = world.start_with("w", |start| {
+        start.request_id = "fifth".to_owned();
+        start.conflict = WorkflowIdConflictPolicy::TerminateExisting;
+    });
+    assert_eq!(world.store.commits(), commits + 1);
+    assert_eq!(replaced.unwrap().reply, Reply::Done);
+    world.crash();
+    assert_ne!(world.state("w").run_id, first);
+    assert_eq!(
+        world
+            .events_of("w", RunId::parse(&first).unwrap())
+            .last()
+            .unwrap(),
+        "Terminated"
+    );
+
+    world.turn("w", vec![complete()]);
+    let rejected = world.start_with("w", |start| {
+        start.request_id = "sixth".to_owned();
+        start.reuse = WorkflowIdReusePolicy::RejectDuplicate;
+    });
+    assert!(matches!(
+        rejected,
+        Err(CallError::Rejected(Rejection::IdUsed { .. }))
+    ));
+}
