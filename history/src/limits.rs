@@ -21,6 +21,10 @@ pub struct Limits {
     pub pending_cancels_max: usize,
     /// Bytes of one command of a foreign worker, payloads included.
     pub command_bytes_max: usize,
+    /// Updates of a run that are not completed.
+    pub updates_in_flight_max: usize,
+    /// Updates in one run.
+    pub updates_max: usize,
     /// Signals in one run.
     pub signals_max: u64,
     /// Bytes of an id.
@@ -50,6 +54,8 @@ impl Default for Limits {
             // orra's clients may send results of 10 MiB, and a revertible service sends its result twice.
             result_bytes_max: 24 * 1024 * 1024,
             pending_activities_max: 2_000,
+            updates_in_flight_max: 10,
+            updates_max: 2_000,
             pending_children_max: 2_000,
             pending_signals_max: 2_000,
             pending_cancels_max: 2_000,

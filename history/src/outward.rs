@@ -284,7 +284,7 @@ fn parent(state: &MutableState) -> Option<Outward> {
         }
         Attributes::WorkflowExecutionFailedEventAttributes(a) => {
             let retry_state = a.retry_state();
-            ChildOutcome::Failed(a.failure, retry_state)
+            ChildOutcome::Failed(a.failure.map(Box::new), retry_state)
         }
         Attributes::WorkflowExecutionCanceledEventAttributes(a) => {
             ChildOutcome::Canceled(a.details)

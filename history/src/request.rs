@@ -11,7 +11,11 @@ use orchestrion_proto::temporal::api::enums::v1::{
     WorkflowIdConflictPolicy, WorkflowIdReusePolicy, WorkflowTaskFailedCause,
 };
 use orchestrion_proto::temporal::api::failure::v1::Failure;
+use orchestrion_proto::temporal::api::protocol::v1::Message as ProtocolMessage;
 use orchestrion_proto::temporal::api::sdk::v1::UserMetadata;
+use orchestrion_proto::temporal::api::update::v1::{
+    Outcome as UpdateOutcome, Request as UpdateRequest,
+};
 use orchestrion_proto::temporal::api::workflow::v1::VersioningOverride;
 
 use crate::ids::{RunId, Timestamp};
@@ -62,6 +66,8 @@ pub enum Request {
     Delivered(Delivered),
     /// What this run's close asked of another run is done.
     CloseFollowed(CloseFollowed),
+    /// Another run begins with a part of this one's history, and this one ends.
+    Reset(Box<ResetWorkflow>),
 }
 
 /// See [`Request::Start`].
@@ -225,7 +231,7 @@ pub enum ChildOutcome {
     /// With a result.
     Completed(Option<Payloads>),
     /// With a failure.
-    Failed(Option<Failure>, RetryState),
+    Failed(Option<Box<Failure>>, RetryState),
     /// On request.
     Canceled(Option<Payloads>),
     /// From outside.
@@ -252,6 +258,27 @@ pub enum Undeliverable {
     NamespaceNotFound,
     /// It has as many signals as a run may have.
     SignalLimit,
+}
+
+/// See [`Request::Reset`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ResetWorkflow {
+    /// The run to go back in; the engine fills it in.
+    pub base_run_id: RunIdText,
+    /// The run that begins; the engine fills it in.
+    pub new_run_id: RunIdText,
+    /// The event that ended a workflow task: what stands before it is kept.
+    pub finish_event_id: i64,
+    /// Why.
+    pub reason: String,
+    /// Deduplicates it.
+    pub request_id: String,
+    /// Who asked.
+    pub identity: String,
+    /// Leave signals from behind the boundary out.
+    pub skip_signals: bool,
+    /// Leave updates from behind the boundary out.
+    pub skip_updates: bool,
 }
 
 /// See [`Request::CloseFollowed`].
@@ -307,6 +334,47 @@ pub struct CompleteWorkflowTask {
         Option<orchestrion_proto::temporal::api::sdk::v1::WorkflowTaskCompletedMetadata>,
     /// Schedule another workflow task even if nothing asks for one.
     pub force_new_task: bool,
+    /// What the workflow code answers to updates; commands name those whose place matters.
+    pub messages: Vec<ProtocolMessage>,
+    /// The updates that the worker was given with the task.
+    pub updates: Vec<SentUpdate>,
+}
+
+/// An update that a worker was given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SentUpdate {
+    /// Its id, which is the protocol instance of its messages.
+    pub update_id: String,
+    /// What was asked.
+    pub request: UpdateRequest,
+}
+
+/// What became of an update by a completion.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateReport {
+    /// Which.
+    pub update_id: String,
+    /// Where it stands now.
+    pub stage: UpdateStage,
+}
+
+/// Where an update stands.
+#[derive(Debug, Clone, PartialEq)]
+pub enum UpdateStage {
+    /// Workflow code carries it out.
+    Accepted {
+        /// The event that says so.
+        event_id: i64,
+    },
+    /// It has an outcome.
+    Completed {
+        /// The event that says so.
+        event_id: i64,
+        /// The outcome.
+        outcome: Box<UpdateOutcome>,
+    },
+    /// Workflow code refused it; no record says so.
+    Rejected(Box<Failure>),
 }
 
 /// See [`Request::FailWorkflowTask`].
@@ -502,6 +570,13 @@ pub enum Reply {
     Repeated,
     /// No run was started: the one that is open is used.
     Existing,
+    /// The workflow task is completed, and it had to do with updates.
+    Updates {
+        /// What became of them, in order; one that was accepted and completed stands here twice.
+        reports: Vec<UpdateReport>,
+        /// Whether the task was speculative and leaves no record.
+        discarded: bool,
+    },
     /// The workflow task is recorded as failed: what the worker asked for cannot be done.
     TaskFailed {
         /// As history says it.

@@ -86,6 +86,12 @@ carried!(
     WorkflowExecutionStartedEventAttributes
 );
 
+carried!(
+    /// A request for an update, carried.
+    CarriedUpdate,
+    orchestrion_proto::temporal::api::update::v1::Request
+);
+
 /// What is true of one run. The default is a run that does not exist yet.
 #[derive(Debug, Clone, PartialEq, Default, SchemaRead, SchemaWrite)]
 pub struct MutableState {
@@ -172,8 +178,38 @@ pub struct MutableState {
     pub children: BTreeMap<i64, Child>,
     /// Signals and cancel requests to other runs that have not arrived yet, by initiating event.
     pub deliveries: BTreeMap<i64, Delivery>,
+    /// The run that a reset made of this one; empty while there is none.
+    pub reset_run_id: String,
+    /// The request that reset it.
+    pub reset_request_id: String,
+    /// The event before which that run has its history from this one.
+    pub reset_at_event_id: i64,
+    /// Updates that were accepted, by id; their outcomes stand in events.
+    pub updates: BTreeMap<String, Update>,
     /// Request ids of starts that attached to this run.
     pub attached_request_ids: BTreeSet<String>,
+}
+
+/// An update.
+#[derive(Debug, Clone, PartialEq, SchemaRead, SchemaWrite)]
+pub enum Update {
+    /// A reset brought it over from another run: workflow code is to be asked again.
+    Admitted {
+        /// What was asked.
+        request: CarriedUpdate,
+    },
+    /// Workflow code carries it out.
+    Accepted {
+        /// The event that says so.
+        accepted_event_id: i64,
+    },
+    /// It has an outcome.
+    Completed {
+        /// The event that says it was accepted.
+        accepted_event_id: i64,
+        /// The event that holds the outcome.
+        completed_event_id: i64,
+    },
 }
 
 /// The run that started a child.

@@ -550,7 +550,7 @@ fn a_summary_stays_on_the_event_of_its_command() {
         .records
         .iter()
         .filter_map(|r| r.event())
-        .last()
+        .next_back()
         .unwrap();
     assert_eq!(event.user_metadata, Some(summary));
 }

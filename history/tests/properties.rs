@@ -228,7 +228,10 @@ fn play(story: &mut Story, step: &Step) {
         Step::ChildClosed(i, how) => {
             let outcome = match how {
                 0 => ChildOutcome::Completed(Some(common::payloads("done"))),
-                1 => ChildOutcome::Failed(Some(app_failure("no", false)), RetryState::InProgress),
+                1 => ChildOutcome::Failed(
+                    Some(Box::new(app_failure("no", false))),
+                    RetryState::InProgress,
+                ),
                 2 => ChildOutcome::Canceled(None),
                 3 => ChildOutcome::Terminated,
                 _ => ChildOutcome::TimedOut(RetryState::Timeout),

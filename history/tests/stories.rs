@@ -347,7 +347,7 @@ fn a_run_ends_at_its_deadline() {
     story.check(
         "
         > fire
-         6 WorkflowExecutionTimedOut
+         6 WorkflowExecutionTimedOut Timeout
         ",
     );
 }

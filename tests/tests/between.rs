@@ -11,8 +11,8 @@ use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp, WorkflowId}
 use orchestrion_history::record::Record;
 use orchestrion_history::replay;
 use orchestrion_history::request::{
-    CompleteWorkflowTask, OnConflict, Rejection, Reply, Request, SignalWorkflow, StartWorkflow,
-    WorkflowTaskStart,
+    CompleteWorkflowTask, OnConflict, Rejection, Reply, Request, ResetWorkflow, SignalWorkflow,
+    StartWorkflow, WorkflowTaskStart,
 };
 use orchestrion_history::state::{MutableState, Status, WorkflowTask};
 use orchestrion_history::store::{KeyRange, MemoryStore, Store, StoreErrorKind, read_entry};
@@ -653,5 +653,69 @@ fn policies_say_what_a_start_does_to_the_run_that_is_there() {
     assert!(matches!(
         rejected,
         Err(CallError::Rejected(Rejection::IdUsed { .. }))
+    ));
+}
+
+#[test]
+fn a_reset_makes_a_run_of_a_part_of_another_in_one_batch() {
+    let mut world = World::new();
+    world.start("p");
+    world.turn("p", vec![child("kept", ParentClosePolicy::Terminate)]);
+    let base = world.state("p").run_id;
+    world.turn("p", vec![child("lost", ParentClosePolicy::Terminate)]);
+    let finish_event_id = 9;
+    let commits = world.store.commits();
+    let reset = || {
+        Request::Reset(Box::new(ResetWorkflow {
+            finish_event_id,
+            reason: "wrong turn".to_owned(),
+            request_id: "reset-1".to_owned(),
+            ..Default::default()
+        }))
+    };
+    let done = world.ask(target("p"), reset()).unwrap();
+    assert_eq!(world.store.commits(), commits + 1);
+    world.crash();
+    let base_run = Target {
+        run_id: RunId::parse(&base),
+        ..target("p")
+    };
+    let again = world.ask(base_run.clone(), reset()).unwrap();
+    assert_eq!((again.run_id, again.reply), (done.run_id, Reply::Repeated));
+    let state = world.state("p");
+    assert_eq!(state.run_id, done.run_id.to_string());
+    assert_eq!(state.original_run_id, base);
+    assert_eq!(world.state_of(base_run).unwrap().status, Status::Terminated);
+    assert_eq!(
+        world.state("kept").status,
+        Status::Running,
+        "it is the new run's child"
+    );
+    assert_eq!(
+        world.state("lost").status,
+        Status::Terminated,
+        "it is from behind the boundary"
+    );
+    world.turn("kept", vec![complete()]);
+    assert_eq!(
+        world.events("p"),
+        [
+            "Started",
+            "StartChildInitiated",
+            "ChildStarted",
+            "ChildCompleted"
+        ]
+    );
+    world.check("p");
+    let refused = world.ask(
+        target("p"),
+        Request::Reset(Box::new(ResetWorkflow {
+            finish_event_id: 5,
+            ..Default::default()
+        })),
+    );
+    assert!(matches!(
+        refused,
+        Err(CallError::Rejected(Rejection::Invalid(_)))
     ));
 }

@@ -73,7 +73,7 @@ pub(super) fn take_turns(
             commands: turn.commands,
             identity: IDENTITY.to_owned(),
             sdk_metadata: first.then(sdk_metadata),
-            force_new_task: false,
+            ..CompleteWorkflowTask::default()
         };
         let context = Context {
             namespace: run.0.as_str(),

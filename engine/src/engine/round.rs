@@ -140,6 +140,13 @@ impl Round {
         }
     }
 
+    /// What this round has appended to a run.
+    pub(super) fn appended_to(&self, run: &RunKey) -> &[Record] {
+        self.appended
+            .get(run)
+            .map_or(&[], |appended| &appended.records)
+    }
+
     /// Adds records to a run's entry. Answers whether the run is new to this round.
     pub(super) fn append(
         &mut self,

@@ -269,7 +269,7 @@ fn close_event(child: &Child, request: &ChildClosed) -> (EventType, Attributes) 
             EventType::ChildWorkflowExecutionFailed,
             Attributes::ChildWorkflowExecutionFailedEventAttributes(
                 ChildWorkflowExecutionFailedEventAttributes {
-                    failure: failure.clone(),
+                    failure: failure.as_deref().cloned(),
                     namespace,
                     namespace_id,
                     workflow_execution,
@@ -475,7 +475,10 @@ fn settle(state: &mut MutableState, id: i64) {
 
 /// The parent closes: children stay as long as something is asked of them.
 pub(super) fn apply_parent_closed(state: &mut MutableState) {
-    state.children.retain(|_, child| match child.stage {
+    let kept_from = state.reset_at_event_id;
+    state.children.retain(|id, child| match child.stage {
+        // It is the child of the run that a reset made of this one.
+        _ if *id < kept_from => false,
         ChildStage::Initiated => child.policy == ClosePolicy::Abandon,
         ChildStage::Started => child.policy != ClosePolicy::Abandon,
         ChildStage::Settled => false,

@@ -9,9 +9,11 @@ pub mod child;
 pub mod continue_as_new;
 pub mod external;
 pub mod property;
+pub mod reset;
 mod retry;
 pub mod signal;
 pub mod timer;
+pub mod update;
 pub mod workflow;
 pub mod workflow_id;
 pub mod workflow_task;
@@ -138,6 +140,7 @@ pub fn decide(
         Request::ChildStartFailed(failed) => child::start_failed(state, context, failed),
         Request::ChildClosed(closed) => child::closed(state, context, closed),
         Request::Delivered(delivered) => external::delivered(state, context, delivered),
+        Request::Reset(request) => Ok(reset::leave(state, context, request)),
         Request::CloseFollowed(_) => Err(Rejection::Invalid(
             "the run is open: nothing of its close can be done".to_owned(),
         )),
@@ -151,6 +154,9 @@ fn closed(
     request: &Request,
 ) -> Result<Transition, Rejection> {
     match request {
+        Request::Reset(request) if state.status.is_closed() => {
+            Ok(reset::leave(state, context, request))
+        }
         Request::CloseFollowed(followed) => Ok(child::close_followed(state, context, *followed)),
         // What the engine asks by itself may be overtaken by the close.
         Request::FireTimers
@@ -283,6 +289,9 @@ fn apply_event(state: &mut MutableState, event: &HistoryEvent) -> Result<(), Str
             Ok(())
         }
         A::WorkflowExecutionCancelRequestedEventAttributes(_) => cancel::apply(state),
+        A::WorkflowExecutionUpdateAdmittedEventAttributes(_)
+        | A::WorkflowExecutionUpdateAcceptedEventAttributes(_)
+        | A::WorkflowExecutionUpdateCompletedEventAttributes(_) => update::apply(state, event),
         A::WorkflowPropertiesModifiedEventAttributes(_)
         | A::UpsertWorkflowSearchAttributesEventAttributes(_)
         | A::MarkerRecordedEventAttributes(_) => property::apply(state, attributes),
@@ -293,6 +302,10 @@ fn apply_event(state: &mut MutableState, event: &HistoryEvent) -> Result<(), Str
 fn apply_note(state: &mut MutableState, note: &Note) -> Result<(), String> {
     if let Some(note::Kind::CloseFollowed(followed)) = &note.kind {
         return child::apply_followed(state, followed);
+    }
+    if let Some(note::Kind::RunReset(left)) = &note.kind {
+        reset::apply_left(state, left);
+        return Ok(());
     }
     if !state.is_running() {
         return Err(format!("the run is not open ({:?})", state.status));
@@ -305,7 +318,7 @@ fn apply_note(state: &mut MutableState, note: &Note) -> Result<(), String> {
         Some(note::Kind::WorkflowTaskRetried(retried)) => {
             workflow_task::apply_retried(state, note.at, retried)
         }
-        Some(note::Kind::RunCreated(created)) => workflow::apply_created(state, created),
+        Some(note::Kind::RunCreated(created)) => workflow::apply_created(state, note.at, created),
         Some(kind) => activity::apply_note(state, note.at, kind),
         None => Err("the note is of a kind this version does not know".to_owned()),
     }

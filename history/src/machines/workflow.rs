@@ -405,13 +405,25 @@ impl MutableState {
     }
 }
 
-pub(super) fn apply_created(state: &mut MutableState, created: &RunCreated) -> Result<(), String> {
+pub(super) fn apply_created(
+    state: &mut MutableState,
+    at: i64,
+    created: &RunCreated,
+) -> Result<(), String> {
     if state.records != 1 {
         return Err("it belongs right behind WorkflowExecutionStarted".to_owned());
     }
     state.create_request_id.clone_from(&created.request_id);
     if !created.run_id.is_empty() {
         state.run_id.clone_from(&created.run_id);
+        // A reset gives its run the time that its base had.
+        let begun = state.begun.get().unwrap_or_default();
+        state.started_at = at;
+        state.execution_deadline =
+            state::after(at, wire::nanos(begun.workflow_execution_timeout.as_ref()))
+                .unwrap_or_default();
+        let run = state::after(at, wire::nanos(begun.workflow_run_timeout.as_ref()));
+        state.run_deadline = run.unwrap_or(state.execution_deadline);
     }
     Ok(())
 }
@@ -495,7 +507,8 @@ fn close(
     state.buffered.clear();
     state.deliveries.clear();
     state.next_run_id = next_run_id.to_owned();
-    if state.parent.is_some() && next_run_id.is_empty() {
+    let reset = !state.reset_run_id.is_empty();
+    if state.parent.is_some() && next_run_id.is_empty() && !reset {
         state.untold_close = CarriedEvent::new(Some(event));
     }
     child::apply_parent_closed(state);

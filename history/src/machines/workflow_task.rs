@@ -28,7 +28,9 @@ use orchestrion_proto::temporal::api::history::v1::{
 };
 use orchestrion_proto::v1::{EventBuffered, WorkflowTaskAttemptFailed, WorkflowTaskRetried, note};
 
-use super::{Context, activity, child, continue_as_new, external, property, timer, workflow};
+use super::{
+    Context, activity, child, continue_as_new, external, property, timer, update, workflow,
+};
 use crate::draft::Draft;
 use crate::ids::Timestamp;
 use crate::request::{
@@ -62,7 +64,22 @@ pub(super) fn complete(
             message: "the workflow task was kept alive for too long".to_owned(),
         }));
     }
-    match draft_completion(state, context, complete, started_event_id) {
+    let discarded = if started_event_id.is_none() {
+        update::rejected_only(state, complete)
+    } else {
+        Ok(None)
+    };
+    let completion = match discarded {
+        Ok(Some(reports)) => {
+            return Ok(Transition::nothing(Reply::Updates {
+                reports,
+                discarded: true,
+            }));
+        }
+        Ok(None) => draft_completion(state, context, complete, started_event_id),
+        Err(bad) => Err(bad),
+    };
+    match completion {
         Ok(transition) => Ok(transition),
         // A further attempt that fails again waits for its time-out: that paces the retries.
         Err(bad)
@@ -97,7 +114,7 @@ pub(super) fn complete(
 
 /// A completion that only keeps the task alive.
 fn is_idle(complete: &CompleteWorkflowTask) -> bool {
-    complete.force_new_task && complete.commands.is_empty()
+    complete.force_new_task && complete.commands.is_empty() && complete.messages.is_empty()
 }
 
 fn kept_alive_too_long(state: &MutableState, context: &Context<'_>) -> bool {
@@ -178,15 +195,21 @@ fn draft_completion(
         }),
     );
     draft.workflow_task_over();
+    let mut messages = update::Messages::of(complete);
     for command in &complete.commands {
         if draft.is_closed() {
             break; // Only the first closing command counts, and nothing may follow it.
         }
         check_size(context, command)?;
         let first = draft.len();
+        if let Some(C::ProtocolMessageCommandAttributes(c)) = &command.attributes {
+            messages.carry_out(&mut draft, context, &c.message_id)?;
+            continue;
+        }
         carry_out(&mut draft, context, command, completed_event_id)?;
         draft.annotate(first, command.user_metadata.as_ref(), &[]);
     }
+    let reports = messages.finish(&mut draft, context)?;
     if !draft.is_closed() {
         let flushed = draft.flush_buffered();
         let canceled = !draft.closed_activities.is_empty();
@@ -194,7 +217,14 @@ fn draft_completion(
             draft.ensure_workflow_task();
         }
     }
-    Ok(draft.finish(Reply::Done))
+    Ok(draft.finish(if reports.is_empty() {
+        Reply::Done
+    } else {
+        Reply::Updates {
+            reports,
+            discarded: false,
+        }
+    }))
 }
 
 fn check_size(context: &Context<'_>, command: &Command) -> Result<(), BadCommand> {

@@ -8,8 +8,8 @@ use orchestrion_history::record::{Record, decode_entry, encode_entry};
 use orchestrion_history::request::{
     ActivityRef, ChildClosed, ChildOutcome, ChildStarted, CloseFollowed, CompleteActivity,
     CompleteWorkflowTask, Delivered, ExecutionRef, FailActivity, FailWorkflowTask, Rejection,
-    Reply, Request, ReturnActivityAttempt, SignalWorkflow, StartActivityAttempt, StartWorkflow,
-    TerminateWorkflow, Transition, Undeliverable, WorkflowTaskStart,
+    Reply, Request, ReturnActivityAttempt, SentUpdate, SignalWorkflow, StartActivityAttempt,
+    StartWorkflow, TerminateWorkflow, Transition, Undeliverable, WorkflowTaskStart,
 };
 use orchestrion_history::state::{MutableState, WorkflowTask};
 use orchestrion_history::{Context, apply, decide, replay, tasks};
@@ -17,7 +17,8 @@ use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
 use orchestrion_proto::temporal::api::command::v1::{
     CancelTimerCommandAttributes, CancelWorkflowExecutionCommandAttributes, Command,
     CompleteWorkflowExecutionCommandAttributes, ContinueAsNewWorkflowExecutionCommandAttributes,
-    FailWorkflowExecutionCommandAttributes, RequestCancelActivityTaskCommandAttributes,
+    FailWorkflowExecutionCommandAttributes, ProtocolMessageCommandAttributes,
+    RequestCancelActivityTaskCommandAttributes,
     RequestCancelExternalWorkflowExecutionCommandAttributes, ScheduleActivityTaskCommandAttributes,
     SignalExternalWorkflowExecutionCommandAttributes, StartChildWorkflowExecutionCommandAttributes,
     StartTimerCommandAttributes,
@@ -31,7 +32,9 @@ use orchestrion_proto::temporal::api::enums::v1::{
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as A;
+use orchestrion_proto::temporal::api::protocol::v1::Message;
 use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
+use orchestrion_proto::temporal::api::update::v1::{Meta, Request as UpdateRequest};
 use orchestrion_proto::v1::note;
 
 const EPOCH: i64 = 1_700_000_000_000_000_000;
@@ -117,6 +120,16 @@ impl Story {
                 return Err(rejection);
             }
         };
+        if matches!(
+            transition.reply,
+            Reply::Updates {
+                discarded: true,
+                ..
+            }
+        ) {
+            assert!(transition.records.is_empty());
+            self.held = None;
+        }
         if transition.reply == Reply::Repeated {
             self.lines.push("-- repeated".to_owned());
         }
@@ -277,7 +290,10 @@ impl Story {
 
     /// A worker takes a task that no record speaks of.
     pub fn hold_speculative(&mut self) {
-        if self.state.workflow_task == WorkflowTask::None && self.state.is_running() {
+        if self.state.workflow_task == WorkflowTask::None
+            && self.state.is_running()
+            && self.state.first_task_at == 0
+        {
             self.held = Some(WorkflowTaskStart {
                 speculative: true,
                 ..self.token(self.state.next_event_id, 1)
@@ -309,6 +325,36 @@ impl Story {
             history_bytes: 0,
             ..Default::default()
         }
+    }
+
+    /// Adds a line of one's own.
+    pub fn say(&mut self, line: String) {
+        self.lines.push(line);
+    }
+
+    /// A turn that answers updates; `sent` are those that the worker was given.
+    pub fn turn_with_messages(
+        &mut self,
+        commands: Vec<Command>,
+        messages: Vec<Message>,
+        sent: &[&str],
+    ) -> Result<Reply, Rejection> {
+        let updates = sent
+            .iter()
+            .map(|id| SentUpdate {
+                update_id: (*id).to_owned(),
+                request: update_request(id),
+            })
+            .collect();
+        let complete = CompleteWorkflowTask {
+            start: self.current_token(),
+            commands,
+            messages,
+            updates,
+            identity: "worker".to_owned(),
+            ..Default::default()
+        };
+        self.ask("turn", &Request::CompleteWorkflowTask(Box::new(complete)))
     }
 
     pub fn turn(&mut self, commands: Vec<Command>) -> Result<Reply, Rejection> {
@@ -732,6 +778,41 @@ pub fn cancel_external(workflow_id: &str) -> Command {
             ..Default::default()
         },
     ))
+}
+
+pub fn protocol_command(message_id: &str) -> Command {
+    command(C::ProtocolMessageCommandAttributes(
+        ProtocolMessageCommandAttributes {
+            message_id: message_id.to_owned(),
+        },
+    ))
+}
+
+pub fn message(
+    id: &str,
+    update_id: &str,
+    name: &str,
+    body: &impl orchestrion_proto::prost::Message,
+) -> Message {
+    Message {
+        id: id.to_owned(),
+        protocol_instance_id: update_id.to_owned(),
+        body: Some(orchestrion_proto::prost_wkt_types::Any {
+            type_url: format!("type.googleapis.com/temporal.api.update.v1.{name}"),
+            value: body.encode_to_vec(),
+        }),
+        ..Default::default()
+    }
+}
+
+pub fn update_request(id: &str) -> UpdateRequest {
+    UpdateRequest {
+        meta: Some(Meta {
+            update_id: id.to_owned(),
+            identity: "caller".to_owned(),
+        }),
+        ..Default::default()
+    }
 }
 
 pub fn delivered(initiated_event_id: i64, result: Result<(), Undeliverable>) -> Request {

@@ -104,6 +104,7 @@ pub async fn cancel(
             reason,
             identity,
             request_id,
+            ..Default::default()
         }))
     } else {
         EngineRequest::Signal(Box::new(SignalWorkflow {
@@ -111,9 +112,9 @@ pub async fn cancel(
             input: Some(json_payloads(
                 &json!({"reason": reason, "compensate": false}),
             )),
-            header: None,
             identity,
             request_id,
+            ..Default::default()
         }))
     };
     match api.handle.request(target.clone(), request).await {

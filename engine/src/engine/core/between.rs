@@ -271,6 +271,7 @@ impl Core {
         let told = self
             .target(run, &execution)
             .and_then(|target| self.find(&target))
+            .and_then(|other| self.after_resets(other, closed.initiated_event_id))
             .and_then(|other| {
                 self.step(round, &other, &Request::ChildClosed(Box::new(closed)))
                     .map(|_| ())
@@ -284,6 +285,28 @@ impl Core {
             Err(error) => return asked_too_early(&error),
         }
         followed(0)
+    }
+
+    /// The run that has a parent's part now: a reset may have made others of it.
+    fn after_resets(
+        &mut self,
+        parent: RunKey,
+        initiated_event_id: i64,
+    ) -> Result<RunKey, CallError> {
+        let mut parent = parent;
+        loop {
+            let state = &self.executions[&parent].state;
+            let kept = initiated_event_id < state.reset_at_event_id;
+            let Some(next) = RunId::parse(&state.reset_run_id).filter(|_| kept) else {
+                return Ok(parent);
+            };
+            let workflow_id = self.executions[&parent].workflow_id.clone();
+            parent = self.find(&Target {
+                namespace: parent.0,
+                workflow_id,
+                run_id: Some(next),
+            })?;
+        }
     }
 
     fn end_child(

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  mod.rs: a round, and what a call asks    step.rs: decide, apply, gather    hand_out.rs: tasks meet sessions
-//!  start.rs: who has a workflow id    between.rs: what one run asks of another
+//!  start.rs: who has a workflow id    between.rs: what one run asks of another    reset.rs: a run from another's history
 //!  commit.rs: one batch, then everybody learns    load.rs: a run from the store    index.rs: what the indexes hold of it
 //!  workflow_tasks.rs: turns of workflow code by workers outside    queries.rs: questions to it
 //! ```
@@ -15,6 +15,7 @@ mod hand_out;
 pub(super) mod index;
 mod load;
 mod queries;
+mod reset;
 mod start;
 mod step;
 mod workflow_tasks;
@@ -437,6 +438,9 @@ impl Core {
         self.refuse_while_paused(round.now)?;
         if let Request::Start(start) = request {
             return self.start(round, target, *start);
+        }
+        if let Request::Reset(reset) = request {
+            return self.reset(round, target, *reset);
         }
         let run = self.find(target)?;
         let reply = self.step(round, &run, &request)?;

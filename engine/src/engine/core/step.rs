@@ -45,6 +45,15 @@ impl Core {
             ..Context::new(round.now, &self.options.limits)
         };
         let transition = decide(&execution.state, &context, request)?;
+        if matches!(
+            transition.reply,
+            Reply::Updates {
+                discarded: true,
+                ..
+            }
+        ) {
+            execution.volatile_start = None; // The task is over, and no record says that it was.
+        }
         if !transition.records.is_empty() {
             let followed = self
                 .advance(round, run, transition.records)
@@ -63,7 +72,12 @@ impl Core {
 
     /// The core contradicted itself on this run. What it drafted may not be written, so the whole round is not; the run is set aside until
     /// the next start, so that the others go on.
-    fn contradicted(&mut self, round: &mut Round, run: &RunKey, error: CallError) -> CallError {
+    pub(super) fn contradicted(
+        &mut self,
+        round: &mut Round,
+        run: &RunKey,
+        error: CallError,
+    ) -> CallError {
         tracing::error!(%error, run_id = %run.1, "set aside: the engine contradicts itself on this run");
         metrics::counter!("orchestrion_contradictions_total").increment(1);
         self.set_aside.insert(run.clone(), error.to_string());
