@@ -253,6 +253,34 @@ fn signed_by(delivery: &Delivery, secret: &str) -> bool {
     )
 }
 
+/// Runs the Python of `docs/security.md` on a delivery.
+fn the_documentation_says_it_is_valid(delivery: &Delivery, secret: &str) -> bool {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/security.md");
+    let guide = std::fs::read_to_string(guide).unwrap();
+    let code = guide.split("```python\n").nth(1).unwrap();
+    let code = code.split("```").next().unwrap();
+    let headers = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+    let headers: serde_json::Map<String, Value> = headers
+        .map(|name| (name.to_owned(), json!(delivery.header(name))))
+        .into_iter()
+        .collect();
+    let input = json!([secret, headers, std::str::from_utf8(&delivery.raw).unwrap()]);
+    let program = format!(
+        "{code}\nimport json, sys\nsecret, headers, body = json.loads(sys.argv[1])\n\
+         sys.exit(0 if verify(secret, headers, body.encode()) else 1)\n"
+    );
+    let run = std::process::Command::new("python3")
+        .args(["-c", &program, &input.to_string()])
+        .output()
+        .unwrap();
+    assert!(
+        run.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    run.status.success()
+}
+
 /// A project with an echo that answers whatever it is asked, until the test ends.
 async fn echo(project: &Project) -> (FakeSdk, tokio::task::JoinHandle<()>) {
     let echo = FakeSdk::register(project, "echo", &["id"], &["id"]).await;
@@ -291,6 +319,13 @@ async fn a_rotated_secret_and_a_submissions_own_webhook_survive_a_crash() {
     let told = all.accepted(&run.id).await;
     for secret in [&added["secret"], &rotated["secret"]] {
         assert!(signed_by(&told, secret.as_str().unwrap()));
+    }
+    for (secret, valid) in [
+        (added["secret"].as_str().unwrap(), true),
+        (rotated["secret"].as_str().unwrap(), true),
+        (signer["secret"].as_str().unwrap(), false),
+    ] {
+        assert_eq!(the_documentation_says_it_is_valid(&told, secret), valid);
     }
     let own_told = own.accepted(&run.id).await;
     assert!(signed_by(&own_told, signer["secret"].as_str().unwrap()));

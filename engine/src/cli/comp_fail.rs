@@ -14,7 +14,7 @@ use super::{Session, Target, client, show, show_json, webhooks};
 use crate::seams;
 
 /// How much of a failure is shown in a list.
-const FAILURE_LENGTH: usize = 60;
+const FAILURE_LENGTH: usize = 200;
 /// Between two looks at a retry that is waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(300);
 
@@ -39,6 +39,9 @@ pub enum CompFailCommand {
         /// In any state, and as many as there are
         #[arg(long)]
         all: bool,
+        /// Show the orchestrations, and failures whole
+        #[arg(short, long)]
+        wide: bool,
     },
     /// Show one, with its data
     Inspect {
@@ -162,6 +165,7 @@ pub async fn run(session: &Session, command: CompFailCommand) -> Result<(), CliE
             resolution,
             limit,
             all,
+            wide,
         } => {
             let target = session.target().await?;
             let filter = Filter {
@@ -173,7 +177,7 @@ pub async fn run(session: &Session, command: CompFailCommand) -> Result<(), CliE
                 },
                 limit: if all { usize::MAX } else { limit },
             };
-            list(session, &target, &filter).await
+            list(session, &target, &filter, wide).await
         }
         CompFailCommand::Inspect { id } => {
             let target = session.target().await?;
@@ -192,7 +196,12 @@ pub async fn run(session: &Session, command: CompFailCommand) -> Result<(), CliE
     }
 }
 
-async fn list(session: &Session, target: &Target, filter: &Filter<'_>) -> Result<(), CliError> {
+async fn list(
+    session: &Session,
+    target: &Target,
+    filter: &Filter<'_>,
+    wide: bool,
+) -> Result<(), CliError> {
     let answer = target.client.get(&["compensation-failures"], &[]).await?;
     let all: Vec<Value> = client::read::<Option<Vec<Value>>>(&answer)?.unwrap_or_default();
     let mut kept = Vec::new();
@@ -216,7 +225,7 @@ async fn list(session: &Session, target: &Target, filter: &Filter<'_>) -> Result
     show(&format!(
         "{}{}",
         session.title("Compensation failures", target),
-        listing(&session.look, &records)
+        listing(&session.look, &records, wide)
     ))
 }
 
@@ -330,21 +339,22 @@ fn resolution(state: &str) -> (Tone, String) {
     )
 }
 
-fn listing(look: &Look, records: &[Record]) -> String {
-    let columns = [
+fn listing(look: &Look, records: &[Record], wide: bool) -> String {
+    let mut columns = vec![
         Column::whole("ID"),
-        Column::whole("ORCHESTRATION"),
         Column::text("TASK"),
         Column::whole("STATUS"),
         Column::whole("RESOLUTION"),
         Column::whole("AT"),
-        Column::text("FAILURE"),
     ];
+    if wide {
+        columns.push(Column::whole("ORCHESTRATION"));
+        columns.push(Column::text("FAILURE"));
+    }
     let rows = records.iter().map(|record| {
         let (icon, tone) = mark(&record.status);
-        vec![
+        let mut row = vec![
             (Tone::Plain, record.id.clone()),
-            (Tone::Plain, record.orchestration_id.clone()),
             (
                 Tone::Plain,
                 format!("{} {}", record.task_id, record.service_name),
@@ -352,8 +362,12 @@ fn listing(look: &Look, records: &[Record]) -> String {
             (tone, format!("{icon} {}", words(&record.status))),
             resolution(&record.resolution_state),
             (Tone::Dim, look.age(record.timestamp)),
-            (Tone::Bad, cut(&record.failure, FAILURE_LENGTH)),
-        ]
+        ];
+        if wide {
+            row.push((Tone::Plain, record.orchestration_id.clone()));
+            row.push((Tone::Bad, cut(&record.failure, FAILURE_LENGTH)));
+        }
+        row
     });
     look.table(&columns, rows.collect())
 }
@@ -472,9 +486,27 @@ mod tests {
     #[test]
     fn a_list_of_them() {
         assert_eq!(
-            listing(&plain(), &[orras()]),
-            "  ID   ORCHESTRATION  TASK             STATUS    RESOLUTION  AT  FAILURE\n  \
-             c_1  o_abc          task1 Inventory  ✕ Failed  ○ Pending   1h  no way\n"
+            listing(&plain(), &[orras()], false),
+            "  ID   TASK             STATUS    RESOLUTION  AT\n  \
+             c_1  task1 Inventory  ✕ Failed  ○ Pending   1h\n"
+        );
+        let wide = listing(&plain(), &[orras()], true);
+        assert!(wide.contains("o_abc") && wide.contains("no way"), "{wide}");
+    }
+
+    #[test]
+    fn a_list_fits_a_narrow_screen() {
+        let mut record = orras();
+        record.id = format!("c_{}", "x".repeat(22));
+        record.service_name = "a-service-with-quite-a-long-name".into();
+        let narrow = Look {
+            width: Some(80),
+            ..plain()
+        };
+        let text = listing(&narrow, &[record], false);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
         );
     }
 

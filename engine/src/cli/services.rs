@@ -15,7 +15,11 @@ use super::{Session, client, show, show_json};
 pub enum ServicesCommand {
     /// List them with their health
     #[command(alias = "list")]
-    Ls,
+    Ls {
+        /// Show kinds, versions, and when they registered
+        #[arg(short, long)]
+        wide: bool,
+    },
     /// Show one with its schemas (JSON)
     Inspect {
         /// Its id, or its name where only one is called so
@@ -55,15 +59,15 @@ pub async fn run(session: &Session, command: ServicesCommand) -> Result<(), CliE
     let answer = target.client.get(&["services"], &[]).await?;
     let services: Vec<Service> = client::read(&answer)?;
     match command {
-        ServicesCommand::Ls if session.json => show_json(&answer),
-        ServicesCommand::Ls if services.is_empty() => show(&format!(
+        ServicesCommand::Ls { .. } if session.json => show_json(&answer),
+        ServicesCommand::Ls { .. } if services.is_empty() => show(&format!(
             "No services of {} have registered yet: start one with a key of the project (`orchestrion api-keys gen <name>`)\n",
             target.name
         )),
-        ServicesCommand::Ls => show(&format!(
+        ServicesCommand::Ls { wide } => show(&format!(
             "{}{}",
             session.title("Services", &target),
-            listing(&session.look, &services)
+            listing(&session.look, &services, wide)
         )),
         ServicesCommand::Inspect { service } => {
             let id = pick(&services, &service)?;
@@ -103,42 +107,47 @@ fn pick(services: &[Service], named: &str) -> Result<String, CliError> {
     }
 }
 
-fn listing(look: &Look, services: &[Service]) -> String {
-    let columns = [
+fn listing(look: &Look, services: &[Service], wide: bool) -> String {
+    let mut columns = vec![
         Column::whole("ID"),
         Column::text("NAME"),
-        Column::whole("KIND"),
-        Column::whole("VERSION"),
-        Column::whole("REVERTS"),
         Column::text("HEALTH"),
-        Column::whole("REGISTERED"),
     ];
+    if wide {
+        columns.extend(["KIND", "VERSION", "REVERTS", "REGISTERED"].map(Column::whole));
+    }
     let rows = services.iter().map(|service| {
-        let (tone, health) = match (service.healthy, service.absent_since) {
-            (true, _) => {
-                let more = match service.sessions {
-                    0 | 1 => String::new(),
-                    sessions => format!(" ({sessions} connections)"),
-                };
-                (Tone::Good, format!("● connected{more}"))
-            }
-            (false, None) => (Tone::Warning, "○ not seen since the start".to_owned()),
-            (false, since) => (Tone::Warning, format!("○ absent for {}", look.age(since))),
-        };
-        vec![
+        let mut row = vec![
             (Tone::Plain, service.id.clone()),
             (Tone::Strong, service.name.clone()),
-            (Tone::Plain, service.kind.clone()),
-            (Tone::Plain, service.version.to_string()),
-            (
-                Tone::Plain,
-                if service.revertible { "yes" } else { NOTHING }.to_owned(),
-            ),
-            (tone, health),
-            (Tone::Dim, look.age(service.updated_at)),
-        ]
+            health(look, service),
+        ];
+        if wide {
+            let reverts = if service.revertible { "yes" } else { NOTHING };
+            row.extend([
+                (Tone::Plain, service.kind.clone()),
+                (Tone::Plain, service.version.to_string()),
+                (Tone::Plain, reverts.to_owned()),
+                (Tone::Dim, look.age(service.updated_at)),
+            ]);
+        }
+        row
     });
     look.table(&columns, rows.collect())
+}
+
+fn health(look: &Look, service: &Service) -> (Tone, String) {
+    match (service.healthy, service.absent_since) {
+        (true, _) => {
+            let more = match service.sessions {
+                0 | 1 => String::new(),
+                sessions => format!(" ({sessions} connections)"),
+            };
+            (Tone::Good, format!("● connected{more}"))
+        }
+        (false, None) => (Tone::Warning, "○ not seen since the start".to_owned()),
+        (false, since) => (Tone::Warning, format!("○ absent for {}", look.age(since))),
+    }
 }
 
 #[cfg(test)]
@@ -159,7 +168,9 @@ mod tests {
 
     #[test]
     fn health_is_told() {
-        let text = listing(&plain(), &sample());
+        let wide = listing(&plain(), &sample(), true);
+        assert!(wide.contains("agent") && wide.contains("yes"), "{wide}");
+        let text = listing(&plain(), &sample(), false);
         for part in [
             "● connected (2 connections)",
             "○ absent for 5m",
@@ -167,6 +178,22 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn a_list_fits_a_narrow_screen() {
+        let mut services = sample();
+        services[0].id = format!("s_{}", "x".repeat(28));
+        services[0].name = "a-service-with-quite-a-long-name".into();
+        let narrow = Look {
+            width: Some(80),
+            ..plain()
+        };
+        let text = listing(&narrow, &services, false);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 80),
+            "{text}"
+        );
     }
 
     #[test]

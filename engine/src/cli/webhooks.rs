@@ -366,7 +366,7 @@ fn deliveries(look: &Look, tries: &[Try]) -> String {
             .status
             .map_or_else(|| "none".to_owned(), |status| status.to_string());
         vec![
-            (Tone::Dim, look.moment(tried.timestamp)),
+            (Tone::Dim, look.age(tried.timestamp)),
             (
                 Tone::Plain,
                 format!("{} {}", tried.event_type, tried.event_id),

@@ -394,3 +394,34 @@ async fn a_submissions_own_url_is_told_once() {
     assert_eq!(both[1], (signer, "http://own.example/hook".to_owned()));
     assert_eq!(told(&change("http://known.example/hook")).len(), 1);
 }
+
+#[tokio::test]
+async fn a_name_that_leads_inside_is_not_connected_to() {
+    let stage = Stage::set(0).await;
+    let url = receiver(stage.tries.clone(), 0).await;
+    let by_name = url.replace("127.0.0.1", "localhost");
+    let client = |guarded: bool| {
+        let builder = reqwest::Client::builder().no_proxy();
+        let builder = if guarded {
+            builder.dns_resolver(guard::PublicOnly::shared())
+        } else {
+            builder
+        };
+        builder.build().unwrap()
+    };
+    let refused = client(true).post(&by_name).body("{}").send().await;
+    let mut error: &dyn std::error::Error = &refused.unwrap_err();
+    while let Some(inner) = error.source() {
+        error = inner;
+    }
+    assert!(error.to_string().contains("no public address"), "{error}");
+    assert!(stage.tries.lock().unwrap().is_empty(), "nothing was sent");
+    // The same name without the guard: it was the guard that refused.
+    client(false)
+        .post(&by_name)
+        .body("{}")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(stage.tries.lock().unwrap().len(), 1);
+}

@@ -634,3 +634,105 @@ async fn services_are_listed_with_their_health_and_deleted() {
     assert_eq!(server.delete(&path, &key).await, (204, String::new()));
     assert!(server.list("/services", &key).await.is_empty());
 }
+
+/// What orra's command line 0.2.6 sends, byte for byte, and what it decodes of the answers: by these names and of these types.
+#[tokio::test]
+async fn the_bodies_of_orras_command_line() {
+    let server = Server::start(Admission::Open).await;
+    let add = r#"{"name":"shop","createdAt":"2025-03-04T11:00:00.123456789Z"}"#;
+    let (status, project) = server.post("/register/project", "", add).await;
+    assert_eq!(status, 201);
+    for member in ["id", "name", "apiKey", "createdAt", "updatedAt"] {
+        assert!(project[member].is_string(), "{member} in {project}");
+    }
+    for member in [
+        "additionalAPIKeys",
+        "webhooks",
+        "compensationFailureWebhooks",
+    ] {
+        assert_eq!(project[member], Value::Null, "{project}");
+    }
+    let key = project["apiKey"].as_str().unwrap();
+
+    let (status, made) = server.post("/apikeys", key, "").await;
+    assert_eq!(status, 201);
+    assert!(made["apiKey"].as_str().unwrap().starts_with("sk-orra-v1-"));
+    for route in ["/webhooks", "/compensation-failure-webhooks"] {
+        let body = r#"{"url":"http://localhost:8888/webhook"}"#;
+        let (status, added) = server.post(route, key, body).await;
+        assert_eq!(status, 201);
+        assert_eq!(added["url"], "http://localhost:8888/webhook");
+    }
+    let (status, none) = server.get("/compensation-failures", key).await;
+    assert_eq!((status, none.as_str()), (200, "null\n"));
+    let (status, none) = server.get("/orchestrations", key).await;
+    assert_eq!((status, none.as_str()), (200, "{}\n"));
+
+    // A record as the engine writes it, and the decisions as the command line sends them.
+    let namespace = orchestrion_history::ids::Namespace::parse(project["id"].as_str().unwrap());
+    let record = orchestrion_proto::v1::CompensationFailure {
+        id: "c_1".into(),
+        orchestration_id: "o_1".into(),
+        task_id: "task1".into(),
+        service_id: "s_a".into(),
+        service_name: "inventory".into(),
+        data_json: "{}".into(),
+        context_json: r#"{"orchestrationId":"o_1","reason":"failed","payload":null,"timestamp":"2025-03-04T11:00:00Z"}"#.into(),
+        status: "failed".into(),
+        attempts_made: 10,
+        max_attempts: 10,
+        at: 1_700_000_000_000_000_000,
+        ..Default::default()
+    };
+    let op = orchestrion_history::store::Op::Put(
+        orchestrion_history::store::Key::Compensation {
+            shard: orchestrion_history::ids::ShardId::REGISTRY,
+            namespace: namespace.unwrap(),
+            id: "c_1".into(),
+        },
+        orchestrion_proto::prost::Message::encode_to_vec(&record).into(),
+    );
+    let engine = server.engine.as_ref().unwrap();
+    engine.handle().put(vec![op]).await.unwrap();
+    let listed = server.list("/compensation-failures", key).await;
+    for one in &listed {
+        for member in [
+            "id",
+            "projectId",
+            "orchestrationId",
+            "taskId",
+            "serviceId",
+            "serviceName",
+            "status",
+            "resolutionState",
+            "timestamp",
+            "resolvedAt",
+        ] {
+            assert!(one[member].is_string(), "{member} in {one}");
+        }
+        assert!(one["attemptsMade"].is_i64() && one["maxAttempts"].is_i64());
+        assert!(one["compensationData"]["ttl"].is_i64());
+    }
+    assert_eq!(listed.len(), 1);
+    for (verb, state) in [
+        ("resolve", "resolved"),
+        ("ignore", "ignored"),
+        ("resolve", "resolved"),
+    ] {
+        let path = format!("/compensation-failures/c_1/{verb}");
+        let (status, decided) = server.post(&path, key, r#"{"reason":"by hand"}"#).await;
+        assert_eq!(status, 200, "{decided}");
+        assert_eq!(
+            (&decided["resolutionState"], &decided["resolution"]),
+            (&json!(state), &json!("by hand"))
+        );
+        assert_ne!(decided["resolvedAt"], "0001-01-01T00:00:00Z");
+        assert_eq!(server.post(&path, key, "").await.0, 400, "a body is needed");
+    }
+    let unknown = "/compensation-failures/c_none/resolve";
+    let (status, refused) = server.post(unknown, key, r#"{"reason":"x"}"#).await;
+    assert_eq!(
+        (status, &refused["error"]["kind"]),
+        (400, &json!("item does not exist"))
+    );
+}
