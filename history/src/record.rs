@@ -172,6 +172,15 @@ pub fn event_fragments(entry: &[u8]) -> impl Iterator<Item = Result<&[u8], Corru
     })
 }
 
+/// How many records an entry holds.
+pub fn count(entry: &[u8]) -> Result<u64, CorruptEntry> {
+    let mut records = 0;
+    for part in parts(entry) {
+        records += u64::from(part?.field != REFERENCE_FIELD);
+    }
+    Ok(records)
+}
+
 /// The payloads that an entry's records refer to.
 pub fn references(entry: &[u8]) -> Result<Vec<Digest>, CorruptEntry> {
     let mut digests = Vec::new();

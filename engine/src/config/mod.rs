@@ -205,6 +205,8 @@ pub struct GrpcSettings {
     pub handshake_timeout: Duration,
     /// Between two pings of a connection on which nothing is heard.
     pub keepalive_interval: Duration,
+    /// How long a poll for a task waits before it is answered with none.
+    pub poll_timeout: Duration,
     /// A connection whose ping stays unanswered for so long is closed.
     pub keepalive_timeout: Duration,
     /// Connections at once.
@@ -333,6 +335,7 @@ impl Default for Settings {
                 tls_client_ca: None,
                 handshake_timeout: 10 * SECOND,
                 keepalive_interval: 30 * SECOND,
+                poll_timeout: 59 * SECOND,
                 keepalive_timeout: 20 * SECOND,
                 connections_max: 10_000,
                 streams_max: 1_000,

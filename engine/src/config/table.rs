@@ -212,6 +212,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("grpc.tls_key", Field::OptionalPath(|s| &mut s.grpc.tls_key)),
     setting("grpc.tls_client_ca", Field::OptionalPath(|s| &mut s.grpc.tls_client_ca)),
     setting("grpc.handshake_timeout", Field::Duration(|s| &mut s.grpc.handshake_timeout)),
+    setting("grpc.poll_timeout", Field::Duration(|s| &mut s.grpc.poll_timeout)),
     setting("grpc.keepalive_interval", Field::Duration(|s| &mut s.grpc.keepalive_interval)),
     setting("grpc.keepalive_timeout", Field::Duration(|s| &mut s.grpc.keepalive_timeout)),
     setting("grpc.connections_max", Field::Count(|s| &mut s.grpc.connections_max, 1, 1_000_000)),

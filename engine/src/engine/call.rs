@@ -5,12 +5,14 @@ use orchestrion_history::request::{Request, StartWorkflow};
 use orchestrion_history::state::MutableState;
 use orchestrion_history::store::{Op, QueueKind};
 use orchestrion_proto::temporal::api::query::v1::WorkflowQuery;
+use orchestrion_proto::temporal::api::update;
 use tokio::sync::{mpsc, oneshot};
 
 use super::handle::{Accepted, CallError, Dispatch, Presence, Progress, SessionId, Target};
 use super::matching::{Described, Poll};
 use super::polling::{
-    Completed, Completion, QueryOutcome, QueryTask, Started, WorkflowTaskDispatch,
+    Completed, Completion, QueryOutcome, QueryTask, Started, UpdateProgress, UpdateStage,
+    WorkflowTaskDispatch,
 };
 
 /// A task whose poller is gone.
@@ -128,6 +130,26 @@ pub enum Call {
         identity: String,
         /// Learns of it.
         reply: oneshot::Sender<Result<Started, CallError>>,
+    },
+    /// Which workflow task does a worker have now?
+    TaskAtWork {
+        /// Of which run.
+        target: Target,
+        /// Learns it.
+        reply: oneshot::Sender<Result<Option<WorkflowTaskDispatch>, CallError>>,
+    },
+    /// An update, or a wish to hear of one.
+    Update {
+        /// Of which run.
+        target: Target,
+        /// Which update.
+        id: String,
+        /// The update; `None` only waits for it.
+        request: Option<Box<update::v1::Request>>,
+        /// How far it has to come.
+        wait: UpdateStage,
+        /// Learns how far it came.
+        reply: oneshot::Sender<Result<UpdateProgress, CallError>>,
     },
     /// A question to workflow code.
     Query {

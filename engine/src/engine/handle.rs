@@ -11,7 +11,7 @@ use crossbeam_channel::{Sender, TrySendError};
 use orchestrion_history::ids::{Namespace, RunId, TaskQueueName, Timestamp, WorkflowId};
 use orchestrion_history::record::Record;
 use orchestrion_history::request::{Rejection, Reply, Request, StartWorkflow};
-use orchestrion_history::state::MutableState;
+use orchestrion_history::state::{MutableState, Retry};
 use orchestrion_history::store::{
     Key, KeyRange, Op, Store, StoreError, StoreErrorKind, read_entry,
 };
@@ -130,6 +130,8 @@ pub struct Dispatch {
     pub schedule_to_close: Duration,
     /// Zero is none.
     pub heartbeat: Duration,
+    /// What follows a failure.
+    pub retry: Retry,
 }
 
 /// A run as its journal says.
@@ -380,7 +382,7 @@ pub struct Presence {
     pub absent_since: Option<Timestamp>,
 }
 
-fn corrupt(key: &Key, error: &dyn std::fmt::Display) -> StoreError {
+pub(super) fn corrupt(key: &Key, error: &dyn std::fmt::Display) -> StoreError {
     StoreError {
         kind: StoreErrorKind::Corrupt,
         operation: "get",

@@ -18,6 +18,7 @@
 pub mod call;
 pub mod handle;
 pub mod journal;
+pub mod history;
 pub mod polling;
 
 mod builtin;

@@ -7,7 +7,10 @@ use orchestrion_history::request::{CompleteWorkflowTask, Reply, StartWorkflow, W
 use orchestrion_history::store::QueueKind;
 use orchestrion_proto::temporal::api::common::v1::Payloads;
 use orchestrion_proto::temporal::api::failure::v1::Failure;
+use orchestrion_proto::temporal::api::protocol::v1::Message;
 use orchestrion_proto::temporal::api::query::v1::{WorkflowQuery, WorkflowQueryResult};
+use orchestrion_proto::temporal::api::update;
+use orchestrion_proto::temporal::api::update::v1::Outcome;
 use tokio::sync::oneshot;
 
 use super::call::Call;
@@ -43,6 +46,8 @@ pub struct WorkflowTaskDispatch {
     pub timeout: i64,
     /// Questions to answer with the completion, by id.
     pub queries: HashMap<String, WorkflowQuery>,
+    /// Updates to accept or refuse with the completion.
+    pub messages: Vec<Message>,
 }
 
 /// A question to workflow code, handed to a worker by itself.
@@ -84,6 +89,28 @@ pub enum QueryOutcome {
     },
 }
 
+/// How far an update has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum UpdateStage {
+    /// It waits for workflow code.
+    Admitted,
+    /// Workflow code has accepted it, and history says so.
+    Accepted,
+    /// It has its outcome.
+    Completed,
+}
+
+/// What is known of an update.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UpdateProgress {
+    /// The run it is for.
+    pub run_id: RunId,
+    /// How far it has come.
+    pub stage: UpdateStage,
+    /// What it came to, once it is completed.
+    pub outcome: Option<Outcome>,
+}
+
 /// Where a worker wants the run's next workflow tasks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sticky {
@@ -121,6 +148,8 @@ pub struct Completed {
     pub next: Option<Box<WorkflowTaskDispatch>>,
     /// Activities, started.
     pub activities: Vec<Dispatch>,
+    /// The event to which the worker goes back, if nothing of its task is written; 0 is none.
+    pub reset_to: i64,
 }
 
 /// A run that was started, and its first task if the starter takes it.
@@ -184,6 +213,36 @@ impl Handle {
             target,
             start: Box::new(start),
             identity,
+            reply,
+        })?;
+        answer.await.map_err(|_| CallError::ShuttingDown)?
+    }
+
+    /// The workflow task that a worker has now, if its start is not written.
+    pub async fn task_at_work(
+        &self,
+        target: Target,
+    ) -> Result<Option<WorkflowTaskDispatch>, CallError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Call::TaskAtWork { target, reply })?;
+        answer.await.map_err(|_| CallError::ShuttingDown)?
+    }
+
+    /// Sends an update and waits until it has come as far as `wait`; the same id again finds the same update. Without a request it only
+    /// waits. Drop the future to stop waiting.
+    pub async fn update(
+        &self,
+        target: Target,
+        id: String,
+        request: Option<update::v1::Request>,
+        wait: UpdateStage,
+    ) -> Result<UpdateProgress, CallError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Call::Update {
+            target,
+            id,
+            request: request.map(Box::new),
+            wait,
             reply,
         })?;
         answer.await.map_err(|_| CallError::ShuttingDown)?

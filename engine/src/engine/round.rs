@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::handle::{Accepted, CallError, Dispatch, Progress, SessionId};
 use super::matching::{AttemptKey, Polled, QueueKey};
-use super::polling::{Completed, QueryOutcome, Started};
+use super::polling::{Completed, QueryOutcome, Started, UpdateProgress};
 
 /// One run, in memory and in keys.
 pub(super) type RunKey = (Namespace, RunId);
@@ -36,6 +36,10 @@ pub(super) enum Answer {
         oneshot::Sender<Result<Started, CallError>>,
         Result<Started, CallError>,
     ),
+    Updated(
+        oneshot::Sender<Result<UpdateProgress, CallError>>,
+        Result<UpdateProgress, CallError>,
+    ),
     Queried(
         oneshot::Sender<Result<QueryOutcome, CallError>>,
         Result<QueryOutcome, CallError>,
@@ -55,6 +59,7 @@ impl Answer {
             Self::Watched(to, result) => _ = to.send(result),
             Self::Completed(to, result) => _ = to.send(result),
             Self::Started(to, result) => _ = to.send(result),
+            Self::Updated(to, result) => _ = to.send(result),
             Self::Queried(to, result) => _ = to.send(result),
             Self::State(to, result) => _ = to.send(result),
         }
@@ -68,6 +73,7 @@ impl Answer {
             Self::Watched(to, _) => _ = to.send(Err(error.clone())),
             Self::Completed(to, _) => _ = to.send(Err(error.clone())),
             Self::Started(to, _) => _ = to.send(Err(error.clone())),
+            Self::Updated(to, _) => _ = to.send(Err(error.clone())),
             Self::Queried(to, _) => _ = to.send(Err(error.clone())),
             Self::State(to, _) => _ = to.send(Err(error.clone())),
         }

@@ -20,6 +20,7 @@ pub mod view;
 
 mod outcome;
 
+pub use self::outcome::task_result_of;
 pub use self::effect::{Effect, StatusChange};
 pub use self::interpreter::{Interpreter, NonDeterminism, Turn};
 pub use self::outcome::RevertStatus;

@@ -64,6 +64,22 @@ pub(super) fn task_result(
     parse_task_result(text, ttl_ms_default)
 }
 
+/// The result of a task that an ordinary worker ran: what already reads `{"task":…}` is taken as it is, anything else is the task's output,
+/// with nothing to undo it by.
+pub fn task_result_of(result: Option<Payloads>) -> Payloads {
+    let text = json_text(result.as_ref()).unwrap_or(b"null");
+    if serde_json::from_slice::<TaskResultJson<'_>>(text).is_ok() {
+        return result.unwrap_or_default();
+    }
+    let mut wrapped = Vec::with_capacity(text.len() + 30);
+    wrapped.extend_from_slice(br#"{"task":"#);
+    wrapped.extend_from_slice(text);
+    wrapped.extend_from_slice(br#","compensation":null}"#);
+    Payloads {
+        payloads: vec![super::submission::raw_json_payload(wrapped)],
+    }
+}
+
 fn parse_task_result(text: &[u8], ttl_ms_default: u64) -> Result<TaskResult, String> {
     let parsed: TaskResultJson<'_> = serde_json::from_slice(text).map_err(|e| e.to_string())?;
     let compensation = parsed.compensation.map(|compensation| Compensation {

@@ -8,12 +8,24 @@ mod namespace;
 mod operator;
 mod system;
 mod visibility;
+mod activity_task;
+mod describe;
+mod edge;
+mod errors;
+mod execution;
+mod history;
+mod query;
+mod start;
+mod token;
+mod update;
+mod workflow_task;
 
 use orchestrion_history::ids::Namespace;
 use orchestrion_proto::services::operator::operator_service_server::OperatorService;
 use orchestrion_proto::services::workflow::workflow_service_server::WorkflowService;
 use orchestrion_proto::temporal::api::operatorservice::v1 as operatorservice;
 use orchestrion_proto::temporal::api::workflowservice::v1 as workflowservice;
+use orchestrion_proto::wire;
 use tonic::{Code, Request, Response, Status};
 
 use super::access::{Caller, Closed};
@@ -133,6 +145,195 @@ impl WorkflowService for Temporal {
         request: Request<workflowservice::GetSearchAttributesRequest>,
     ) -> Result<Response<workflowservice::GetSearchAttributesResponse>, Status> {
         self.get_attributes(request).await
+    }
+
+    async fn poll_workflow_task_queue(
+        &self,
+        request: Request<workflowservice::PollWorkflowTaskQueueRequest>,
+    ) -> Result<Response<wire::PollWorkflowTaskQueueResponse>, Status> {
+        self.poll_workflow_task(request).await
+    }
+
+    async fn respond_workflow_task_completed(
+        &self,
+        request: Request<workflowservice::RespondWorkflowTaskCompletedRequest>,
+    ) -> Result<Response<wire::RespondWorkflowTaskCompletedResponse>, Status> {
+        self.complete_workflow_task(request).await
+    }
+
+    async fn respond_workflow_task_failed(
+        &self,
+        request: Request<workflowservice::RespondWorkflowTaskFailedRequest>,
+    ) -> Result<Response<workflowservice::RespondWorkflowTaskFailedResponse>, Status> {
+        self.fail_workflow_task(request).await
+    }
+
+    async fn poll_activity_task_queue(
+        &self,
+        request: Request<workflowservice::PollActivityTaskQueueRequest>,
+    ) -> Result<Response<workflowservice::PollActivityTaskQueueResponse>, Status> {
+        self.poll_activity_task(request).await
+    }
+
+    async fn respond_activity_task_completed(
+        &self,
+        request: Request<workflowservice::RespondActivityTaskCompletedRequest>,
+    ) -> Result<Response<workflowservice::RespondActivityTaskCompletedResponse>, Status> {
+        self.respond_completed(request).await
+    }
+
+    async fn respond_activity_task_completed_by_id(
+        &self,
+        request: Request<workflowservice::RespondActivityTaskCompletedByIdRequest>,
+    ) -> Result<Response<workflowservice::RespondActivityTaskCompletedByIdResponse>, Status> {
+        self.respond_completed_by_id(request).await
+    }
+
+    async fn respond_activity_task_failed(
+        &self,
+        request: Request<workflowservice::RespondActivityTaskFailedRequest>,
+    ) -> Result<Response<workflowservice::RespondActivityTaskFailedResponse>, Status> {
+        self.respond_failed(request).await
+    }
+
+    async fn respond_activity_task_failed_by_id(
+        &self,
+        request: Request<workflowservice::RespondActivityTaskFailedByIdRequest>,
+    ) -> Result<Response<workflowservice::RespondActivityTaskFailedByIdResponse>, Status> {
+        self.respond_failed_by_id(request).await
+    }
+
+    async fn respond_activity_task_canceled(
+        &self,
+        request: Request<workflowservice::RespondActivityTaskCanceledRequest>,
+    ) -> Result<Response<workflowservice::RespondActivityTaskCanceledResponse>, Status> {
+        self.respond_canceled(request).await
+    }
+
+    async fn respond_activity_task_canceled_by_id(
+        &self,
+        request: Request<workflowservice::RespondActivityTaskCanceledByIdRequest>,
+    ) -> Result<Response<workflowservice::RespondActivityTaskCanceledByIdResponse>, Status> {
+        self.respond_canceled_by_id(request).await
+    }
+
+    async fn record_activity_task_heartbeat(
+        &self,
+        request: Request<workflowservice::RecordActivityTaskHeartbeatRequest>,
+    ) -> Result<Response<workflowservice::RecordActivityTaskHeartbeatResponse>, Status> {
+        self.record_heartbeat(request).await
+    }
+
+    async fn record_activity_task_heartbeat_by_id(
+        &self,
+        request: Request<workflowservice::RecordActivityTaskHeartbeatByIdRequest>,
+    ) -> Result<Response<workflowservice::RecordActivityTaskHeartbeatByIdResponse>, Status> {
+        self.record_heartbeat_by_id(request).await
+    }
+
+    async fn start_workflow_execution(
+        &self,
+        request: Request<workflowservice::StartWorkflowExecutionRequest>,
+    ) -> Result<Response<wire::StartWorkflowExecutionResponse>, Status> {
+        self.start(request).await
+    }
+
+    async fn signal_with_start_workflow_execution(
+        &self,
+        request: Request<workflowservice::SignalWithStartWorkflowExecutionRequest>,
+    ) -> Result<Response<workflowservice::SignalWithStartWorkflowExecutionResponse>, Status> {
+        self.signal_with_start(request).await
+    }
+
+    async fn signal_workflow_execution(
+        &self,
+        request: Request<workflowservice::SignalWorkflowExecutionRequest>,
+    ) -> Result<Response<workflowservice::SignalWorkflowExecutionResponse>, Status> {
+        self.signal(request).await
+    }
+
+    async fn request_cancel_workflow_execution(
+        &self,
+        request: Request<workflowservice::RequestCancelWorkflowExecutionRequest>,
+    ) -> Result<Response<workflowservice::RequestCancelWorkflowExecutionResponse>, Status> {
+        self.request_cancel(request).await
+    }
+
+    async fn terminate_workflow_execution(
+        &self,
+        request: Request<workflowservice::TerminateWorkflowExecutionRequest>,
+    ) -> Result<Response<workflowservice::TerminateWorkflowExecutionResponse>, Status> {
+        self.terminate(request).await
+    }
+
+    async fn get_workflow_execution_history(
+        &self,
+        request: Request<workflowservice::GetWorkflowExecutionHistoryRequest>,
+    ) -> Result<Response<wire::GetWorkflowExecutionHistoryResponse>, Status> {
+        self.read_history(request).await
+    }
+
+    async fn get_workflow_execution_history_reverse(
+        &self,
+        request: Request<workflowservice::GetWorkflowExecutionHistoryReverseRequest>,
+    ) -> Result<Response<workflowservice::GetWorkflowExecutionHistoryReverseResponse>, Status> {
+        self.read_history_reverse(request).await
+    }
+
+    async fn query_workflow(
+        &self,
+        request: Request<workflowservice::QueryWorkflowRequest>,
+    ) -> Result<Response<workflowservice::QueryWorkflowResponse>, Status> {
+        self.ask_workflow(request).await
+    }
+
+    async fn respond_query_task_completed(
+        &self,
+        request: Request<workflowservice::RespondQueryTaskCompletedRequest>,
+    ) -> Result<Response<workflowservice::RespondQueryTaskCompletedResponse>, Status> {
+        self.answer_question(request).await
+    }
+
+    async fn describe_workflow_execution(
+        &self,
+        request: Request<workflowservice::DescribeWorkflowExecutionRequest>,
+    ) -> Result<Response<workflowservice::DescribeWorkflowExecutionResponse>, Status> {
+        self.describe_execution(request).await
+    }
+
+    async fn describe_task_queue(
+        &self,
+        request: Request<workflowservice::DescribeTaskQueueRequest>,
+    ) -> Result<Response<workflowservice::DescribeTaskQueueResponse>, Status> {
+        self.describe_queue(request).await
+    }
+
+    async fn reset_sticky_task_queue(
+        &self,
+        request: Request<workflowservice::ResetStickyTaskQueueRequest>,
+    ) -> Result<Response<workflowservice::ResetStickyTaskQueueResponse>, Status> {
+        self.reset_sticky(request).await
+    }
+
+    async fn update_workflow_execution(
+        &self,
+        request: Request<workflowservice::UpdateWorkflowExecutionRequest>,
+    ) -> Result<Response<workflowservice::UpdateWorkflowExecutionResponse>, Status> {
+        self.send_update(request).await
+    }
+
+    async fn poll_workflow_execution_update(
+        &self,
+        request: Request<workflowservice::PollWorkflowExecutionUpdateRequest>,
+    ) -> Result<Response<workflowservice::PollWorkflowExecutionUpdateResponse>, Status> {
+        self.poll_update(request).await
+    }
+
+    async fn shutdown_worker(
+        &self,
+        request: Request<workflowservice::ShutdownWorkerRequest>,
+    ) -> Result<Response<workflowservice::ShutdownWorkerResponse>, Status> {
+        self.shutdown_worker(request).await
     }
 }
 

@@ -37,6 +37,7 @@ pub fn system_info() -> GetSystemInfoResponse {
             upsert_memo: true,
             sdk_metadata: true,
             count_group_by_execution_status: true,
+            eager_workflow_start: true,
             ..Default::default()
         }),
     }

@@ -310,7 +310,9 @@ impl Core {
             .map(|(_, run)| run)
             .filter(|run| {
                 let execution = &self.executions[run];
-                execution.volatile_start.is_none() && execution.buffered_queries.is_empty()
+                execution.volatile_start.is_none()
+                    && execution.buffered_queries.is_empty()
+                    && execution.updates.is_empty()
             })
             .collect();
         self.keep_snapshots(&leaving);

@@ -107,6 +107,7 @@ impl Core {
             start_to_close: span(activity.start_to_close),
             schedule_to_close: span(activity.schedule_to_close),
             heartbeat: span(activity.heartbeat),
+            retry: activity.retry.clone(),
         })
     }
 }

@@ -131,6 +131,8 @@ impl Core {
                 sticky_until: None,
                 waits_at: None,
                 buffered_queries: Vec::new(),
+                updates: Vec::new(),
+                speculative: None,
                 relist: false,
                 last_used: self.rounds,
             }),

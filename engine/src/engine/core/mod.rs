@@ -18,6 +18,7 @@ mod queries;
 mod reset;
 mod start;
 mod step;
+mod updates;
 mod workflow_tasks;
 
 use std::collections::HashMap;
@@ -32,6 +33,7 @@ use orchestrion_history::store::{KeyRange, QueueKind, Store, StoreError};
 use tokio::sync::oneshot;
 
 use self::queries::PendingQuery;
+use self::updates::{PendingUpdate, Speculative};
 use crate::engine::call::{Call, GivenBack, ReplyTo};
 use crate::engine::handle::{Accepted, CallError, Presence, Progress, SessionId, Target};
 use crate::engine::matching::{Matching, QueueKey};
@@ -65,6 +67,10 @@ pub(super) struct Execution {
     waits_at: Option<QueueKey>,
     /// Questions that wait for, or ride on, its workflow task.
     buffered_queries: Vec<u64>,
+    /// Updates that somebody waits for.
+    updates: Vec<PendingUpdate>,
+    /// A workflow task that only updates ask for, in its queue.
+    speculative: Option<Speculative>,
     /// What the timer index holds for it.
     pub(super) indexed_due: Option<Timestamp>,
     /// Whether its listing is out of date.
@@ -335,6 +341,17 @@ impl Core {
                 let result = self.start_eagerly(round, &target, *start, &identity);
                 round.answers.push(Answer::Started(reply, result));
             }
+            Call::TaskAtWork { target, reply } => {
+                let task = self.find(&target).map(|run| self.task_at_work(&run));
+                let _ = reply.send(task);
+            }
+            Call::Update {
+                target,
+                id,
+                request,
+                wait,
+                reply,
+            } => self.ask_update(round, &target, id, request.map(|r| *r), wait, reply),
             Call::Query {
                 target,
                 query,
@@ -456,6 +473,10 @@ impl Core {
             workflow_id: inner.workflow_id,
             run_id: Some(inner.run_id),
         };
+        if inner.request == Request::FireTimers {
+            let run = (target.namespace.clone(), inner.run_id);
+            self.unstick_speculative(round, &run);
+        }
         let result = self
             .find(&target)
             .and_then(|run| self.step(round, &run, &inner.request));

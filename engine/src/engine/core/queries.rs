@@ -139,7 +139,7 @@ impl Core {
         Ok((run, direct))
     }
 
-    fn own_queue(&self, run: &RunKey) -> Result<QueueKey, CallError> {
+    pub(super) fn own_queue(&self, run: &RunKey) -> Result<QueueKey, CallError> {
         let queue = TaskQueueName::parse(&self.executions[run].state.task_queue)
             .map_err(|e| Rejection::Invalid(e.to_string()))?;
         Ok(QueueKey {

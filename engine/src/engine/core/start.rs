@@ -195,6 +195,8 @@ impl Core {
             sticky_until: None,
             waits_at: None,
             buffered_queries: Vec::new(),
+                updates: Vec::new(),
+                speculative: None,
             indexed_due: None,
             relist: true,
             listed_status: None,

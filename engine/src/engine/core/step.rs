@@ -167,7 +167,10 @@ impl Core {
             execution.relist |=
                 matches!(record, Record::Event(event) if changes_listing(event.event_type()));
         }
-        execution.settle_volatile(&records);
+        let lost = execution.settle_volatile(&records);
+        let outdated = execution
+            .speculative
+            .is_some_and(|task| execution.state.next_event_id != task.event_id);
         let tasks = tasks::after(&marks, &execution.state);
         if outward::due(&execution.state).is_some() && !round.between.contains(run) {
             round.between.push_back(run.clone());
@@ -175,6 +178,10 @@ impl Core {
         let workflow_id = execution.workflow_id.clone();
         let (shard, builtin) = (execution.shard, execution.interpreter.is_some());
         round.append(shard, run, &workflow_id, first_seq, records);
+
+        if outdated {
+            self.drop_speculative(run);
+        }
 
         // A built-in workflow task is over before the round is: it never waits in a queue.
         let outside = |entry: &QueueEntry| !(builtin && entry.kind == QueueKind::Workflow);
@@ -206,8 +213,14 @@ impl Core {
                 .add(&queue, waiting(run, &workflow_id, entry), round.now);
             round.queues.push_back(queue);
         }
+        if lost {
+            self.detach_updates(run);
+        }
         if tasks.closed {
             self.redirect_queries(round, run);
+            self.close_updates(round, run);
+        } else {
+            self.queue_for_updates(round, run);
         }
         Ok(())
     }

@@ -9,6 +9,7 @@
 //!
 //! Invariant: at most one start of a run is out; another one's token is refused.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use orchestrion_history::ids::{TaskQueueName, Timestamp};
@@ -48,8 +49,8 @@ impl Execution {
         due.into_iter().flatten().min()
     }
 
-    /// A start of a task that is over is forgotten; a failure ends stickiness.
-    pub(super) fn settle_volatile(&mut self, records: &[Record]) {
+    /// A start of a task that is over is forgotten; a failure ends stickiness. Answers whether a task came to nothing.
+    pub(super) fn settle_volatile(&mut self, records: &[Record]) -> bool {
         let state = &self.state;
         self.volatile_start =
             self.volatile_start
@@ -67,13 +68,15 @@ impl Execution {
                     }
                     WorkflowTask::Started { .. } => false,
                 });
-        if self.sticky.is_some() && records.iter().any(ends_stickiness) {
+        let lost = records.iter().any(came_to_nothing);
+        if lost {
             self.sticky = None;
         }
+        lost
     }
 }
 
-fn ends_stickiness(record: &Record) -> bool {
+fn came_to_nothing(record: &Record) -> bool {
     match record {
         Record::Event(event) => matches!(
             event.event_type(),
@@ -167,8 +170,9 @@ impl Core {
                 return None;
             }
         };
+        let speculative = self.speculative_start(&run, waiting.event_id).is_some();
         let execution = self.executions.get_mut(&run)?;
-        let wanted = matches!(
+        let wanted = speculative || matches!(
             execution.state.workflow_task,
             WorkflowTask::Scheduled { scheduled_event_id, attempt, .. }
                 if scheduled_event_id == waiting.event_id && attempt == waiting.attempt
@@ -196,57 +200,80 @@ impl Core {
         request_id: &str,
         sticky: bool,
     ) -> Option<WorkflowTaskDispatch> {
+        let execution = self.executions.get(run)?;
+        let next_event_id = execution.state.next_event_id;
+        let scheduled = match execution.state.workflow_task {
+            WorkflowTask::Scheduled {
+                scheduled_event_id,
+                attempt,
+                at,
+                ..
+            } => WorkflowTaskStart {
+                scheduled_event_id,
+                attempt,
+                scheduled_at: Timestamp(at),
+                ..WorkflowTaskStart::default()
+            },
+            _ => self.speculative_start(run, next_event_id)?,
+        };
         let limits = &self.options.limits;
         let execution = self.executions.get_mut(run)?;
-        let WorkflowTask::Scheduled {
-            scheduled_event_id,
-            attempt,
-            at,
-            transient,
-        } = execution.state.workflow_task
-        else {
-            return None;
-        };
+        execution.speculative = None;
         let state = &execution.state;
         let last_event_id = state.next_event_id - 1;
         let start = WorkflowTaskStart {
-            scheduled_event_id,
-            attempt,
-            scheduled_at: Timestamp(at),
             at: now,
             request_id: request_id.to_owned(),
             identity: identity.to_owned(),
             history_bytes: i64::try_from(state.history_bytes).unwrap_or(i64::MAX),
             suggest_continue_as_new: last_event_id >= limits.suggest_continue_events
                 || state.history_bytes >= limits.suggest_continue_bytes,
-            speculative: false,
+            ..scheduled
         };
-        execution.volatile_start = Some(start.clone());
+        execution.volatile_start = Some(start);
         execution.sticky_until = None;
         execution.waits_at = None;
         execution.last_used = self.rounds;
-        let dispatch = WorkflowTaskDispatch {
-            namespace: run.0.clone(),
-            workflow_id: execution.workflow_id.clone(),
-            run_id: run.1,
-            workflow_type: execution.state.workflow_type.clone(),
-            task_queue: execution.state.task_queue.clone(),
-            started_event_id: last_event_id + if transient { 2 } else { 1 },
-            previous_started_event_id: execution.state.previous_started_event_id,
-            last_event_id,
-            sticky,
-            unwritten: transient,
-            timeout: execution.state.task_timeout_of(attempt),
-            start,
-            queries: Default::default(),
-        };
         let due = execution.due();
         let workflow_id = execution.workflow_id.clone();
         self.timers.set(&run.0, run.1, &workflow_id, due);
+        let dispatch = self.task_at_work(run)?;
         let queries = self.attach_queries(run);
+        let messages = self.attach_updates(run, dispatch.started_event_id);
         Some(WorkflowTaskDispatch {
+            sticky,
             queries,
+            messages,
             ..dispatch
+        })
+    }
+
+    /// The workflow task whose start is out, as its worker got it.
+    pub(super) fn task_at_work(&self, run: &RunKey) -> Option<WorkflowTaskDispatch> {
+        let execution = self.executions.get(run)?;
+        let start = execution.volatile_start.clone()?;
+        let state = &execution.state;
+        let unwritten = match state.workflow_task {
+            WorkflowTask::Scheduled { transient, .. } => transient,
+            WorkflowTask::None => start.speculative,
+            WorkflowTask::Started { .. } => false,
+        };
+        let last_event_id = state.next_event_id - 1;
+        Some(WorkflowTaskDispatch {
+            namespace: run.0.clone(),
+            workflow_id: execution.workflow_id.clone(),
+            run_id: run.1,
+            workflow_type: state.workflow_type.clone(),
+            task_queue: state.task_queue.clone(),
+            started_event_id: last_event_id + if unwritten { 2 } else { 1 },
+            previous_started_event_id: state.previous_started_event_id,
+            last_event_id,
+            sticky: false,
+            unwritten,
+            timeout: state.task_timeout_of(start.attempt),
+            start,
+            queries: HashMap::new(),
+            messages: Vec::new(),
         })
     }
 
@@ -282,6 +309,10 @@ impl Core {
         execution.volatile_start = None;
         execution.sticky = None;
         self.detach_queries(&run, task.queries.keys());
+        self.detach_updates(&run);
+        if task.start.speculative {
+            return self.queue_for_updates(round, &run);
+        }
         let Ok(queue) = TaskQueueName::parse(&task.task_queue) else {
             return;
         };
@@ -314,7 +345,7 @@ impl Core {
         self.refuse_while_paused(round.now)?;
         let run = self.find(&completion.target)?;
         let Completion {
-            complete,
+            mut complete,
             sticky,
             return_new,
             eager,
@@ -325,6 +356,7 @@ impl Core {
         let identity = complete.identity.clone();
         let answered = self.hold_answered(&run, query_results);
         let before = self.set_sticky(&run, sticky);
+        self.complete_acceptances(&run, &mut complete);
         let request = Request::CompleteWorkflowTask(Box::new(complete));
         let reply = match self.step(round, &run, &request) {
             Ok(reply) => reply,
@@ -334,27 +366,41 @@ impl Core {
                 return Err(error);
             }
         };
-        if reply != Reply::Done {
-            self.rebuffer(&run, answered);
-            return Ok(Completed {
-                reply,
-                next: None,
-                activities: Vec::new(),
-            });
+        let (refused, discarded) = match &reply {
+            Reply::Done => (Vec::new(), false),
+            Reply::UpdatesRefused { refused, discarded } => (refused.clone(), *discarded),
+            _ => {
+                self.rebuffer(&run, answered);
+                return Ok(Completed {
+                    reply,
+                    next: None,
+                    activities: Vec::new(),
+                    reset_to: 0,
+                });
+            }
+        };
+        let mut reset_to = 0;
+        if discarded && let Some(execution) = self.executions.get_mut(&run) {
+            execution.volatile_start = None;
+            reset_to = execution.state.previous_started_event_id;
         }
+        self.settle_updates(round, &run, refused);
         self.answer_held(round, answered);
         let mut activities = Vec::with_capacity(eager.len());
         for activity_id in eager {
             let started = self.start_eager(round, &run, &activity_id, &identity, &request_id);
             activities.extend(started?);
         }
+        self.queue_for_updates(round, &run);
         let next = return_new
             .then(|| self.take_next(round.now, &run, &identity, &request_id))
             .flatten();
         if next.is_none() {
             self.redirect_queries(round, &run);
+            self.queue_for_updates(round, &run);
         }
         Ok(Completed {
+            reset_to,
             reply,
             next: next.map(Box::new),
             activities,
@@ -375,13 +421,17 @@ impl Core {
         request_id: &str,
     ) -> Option<WorkflowTaskDispatch> {
         let execution = self.executions.get_mut(run)?;
-        let WorkflowTask::Scheduled {
-            scheduled_event_id,
-            at,
-            ..
-        } = execution.state.workflow_task
-        else {
-            return None;
+        let (scheduled_event_id, at) = match (&execution.state.workflow_task, execution.speculative) {
+            (
+                WorkflowTask::Scheduled {
+                    scheduled_event_id,
+                    at,
+                    ..
+                },
+                _,
+            ) => (*scheduled_event_id, Timestamp(*at)),
+            (WorkflowTask::None, Some(speculative)) => (speculative.event_id, speculative.at),
+            _ => return None,
         };
         if let Some(queue) = execution.waits_at.take() {
             let attempt = AttemptKey {
@@ -389,7 +439,7 @@ impl Core {
                 run_id: run.1,
                 event_id: scheduled_event_id,
             };
-            self.matching.remove(&queue, &attempt, Timestamp(at));
+            self.matching.remove(&queue, &attempt, at);
         }
         let sticky = self.executions.get(run)?.sticky.is_some();
         self.begin_workflow_task(now, run, identity, request_id, sticky)

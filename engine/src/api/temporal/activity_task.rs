@@ -1,0 +1,313 @@
+//! Activities: polled, answered by token or by id, kept alive.
+
+use std::time::Duration;
+
+use orchestrion_history::request::{
+    ActivityRef, CompleteActivity, ConfirmActivityCanceled, FailActivity, HeartbeatActivity, Reply,
+    Request as Ask,
+};
+use orchestrion_history::state::Retry;
+use orchestrion_history::store::QueueKind;
+use orchestrion_history::wire::{duration, timestamp};
+use orchestrion_proto::temporal::api::common::v1::{
+    ActivityType, Payloads, RetryPolicy, WorkflowExecution, WorkflowType,
+};
+use orchestrion_proto::temporal::api::failure::v1::Failure;
+use orchestrion_proto::temporal::api::workflowservice::v1::{
+    PollActivityTaskQueueRequest, PollActivityTaskQueueResponse,
+    RecordActivityTaskHeartbeatByIdRequest, RecordActivityTaskHeartbeatByIdResponse,
+    RecordActivityTaskHeartbeatRequest, RecordActivityTaskHeartbeatResponse,
+    RespondActivityTaskCanceledByIdRequest, RespondActivityTaskCanceledByIdResponse,
+    RespondActivityTaskCanceledRequest, RespondActivityTaskCanceledResponse,
+    RespondActivityTaskCompletedByIdRequest, RespondActivityTaskCompletedByIdResponse,
+    RespondActivityTaskCompletedRequest, RespondActivityTaskCompletedResponse,
+    RespondActivityTaskFailedByIdRequest, RespondActivityTaskFailedByIdResponse,
+    RespondActivityTaskFailedRequest, RespondActivityTaskFailedResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::token::TaskToken;
+use super::{Temporal, edge, errors};
+use crate::engine::{Dispatch, Polled, Target};
+use crate::orchestration::WORKFLOW_TYPE;
+
+/// An attempt as the wire has it. All four durations are set: SDKs fail on an absent one.
+pub fn on_the_wire(dispatch: Dispatch) -> PollActivityTaskQueueResponse {
+    let span = |d: Duration| {
+        Some(duration(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX)))
+    };
+    PollActivityTaskQueueResponse {
+        task_token: TaskToken::of_activity(&dispatch),
+        workflow_namespace: dispatch.namespace.to_string(),
+        workflow_type: Some(WorkflowType {
+            name: dispatch.workflow_type,
+        }),
+        workflow_execution: Some(WorkflowExecution {
+            workflow_id: dispatch.workflow_id.to_string(),
+            run_id: dispatch.run_id.to_string(),
+        }),
+        activity_type: Some(ActivityType {
+            name: dispatch.activity_type,
+        }),
+        activity_id: dispatch.activity_id,
+        header: dispatch.header,
+        input: dispatch.input,
+        heartbeat_details: dispatch.heartbeat_details,
+        scheduled_time: Some(timestamp(dispatch.scheduled_at.0)),
+        current_attempt_scheduled_time: Some(timestamp(dispatch.attempt_scheduled_at.0)),
+        started_time: Some(timestamp(dispatch.started_at.0)),
+        attempt: dispatch.attempt,
+        schedule_to_close_timeout: span(dispatch.schedule_to_close),
+        start_to_close_timeout: span(dispatch.start_to_close),
+        heartbeat_timeout: span(dispatch.heartbeat),
+        retry_policy: Some(retry_policy(&dispatch.retry)),
+        ..Default::default()
+    }
+}
+
+fn retry_policy(retry: &Retry) -> RetryPolicy {
+    RetryPolicy {
+        initial_interval: Some(duration(retry.initial)),
+        backoff_coefficient: retry.factor,
+        maximum_interval: Some(duration(retry.maximum)),
+        maximum_attempts: retry.attempts,
+        non_retryable_error_types: retry.non_retryable.clone(),
+    }
+}
+
+/// Which attempt of which run an answer is for.
+struct Place {
+    target: Target,
+    activity: ActivityRef,
+    /// Whether it is a task of an orchestration.
+    builtin: bool,
+}
+
+impl Temporal {
+    pub(super) async fn poll_activity_task(
+        &self,
+        request: Request<PollActivityTaskQueueRequest>,
+    ) -> Result<Response<PollActivityTaskQueueResponse>, Status> {
+        let namespace = self.namespace(&request, &request.get_ref().namespace)?;
+        let wait = edge::poll_time(request.metadata(), self.api.settings.grpc.poll_timeout)?;
+        let poll = request.into_inner();
+        let queue = edge::queue(poll.task_queue.as_ref())?;
+        let polled = self
+            .wait_for_task(namespace, QueueKind::Activity, queue, poll.identity, wait)
+            .await?;
+        Ok(Response::new(match polled {
+            Some(Polled::Activity(dispatch)) => on_the_wire(*dispatch),
+            Some(Polled::WorkflowTask(_) | Polled::Query(_)) | None => Default::default(),
+        }))
+    }
+
+    fn by_token<T>(&self, request: &Request<T>, named: &str, token: &[u8]) -> Result<Place, Status> {
+        let token = TaskToken::activity(token)?;
+        let namespace = self.task_namespace(request, named, &token.namespace)?;
+        let (workflow_id, run_id) = token.execution();
+        Ok(Place {
+            target: Target {
+                namespace,
+                workflow_id,
+                run_id: Some(run_id),
+            },
+            activity: ActivityRef::Attempt {
+                scheduled_event_id: token.scheduled_event_id,
+                attempt: token.attempt,
+            },
+            builtin: token.workflow_type == WORKFLOW_TYPE,
+        })
+    }
+
+    async fn by_id<T>(
+        &self,
+        request: &Request<T>,
+        named: (&str, &str, &str),
+        activity_id: &str,
+    ) -> Result<Place, Status> {
+        let (namespace, workflow_id, run_id) = named;
+        let namespace = self.namespace(request, namespace)?;
+        let target = edge::target_of(&namespace, workflow_id, run_id)?;
+        if activity_id.is_empty() {
+            return Err(Status::invalid_argument("activity id is not set: name one"));
+        }
+        let state = self.api.handle.state(target.clone()).await;
+        let state = state.map_err(errors::of_call)?;
+        Ok(Place {
+            builtin: state.workflow_type == WORKFLOW_TYPE,
+            target,
+            activity: ActivityRef::Id(activity_id.to_owned()),
+        })
+    }
+
+    async fn complete(
+        &self,
+        place: Place,
+        result: Option<Payloads>,
+        identity: String,
+    ) -> Result<(), Status> {
+        let result = match place.builtin {
+            true => Some(crate::orchestration::task_result_of(result)),
+            false => result,
+        };
+        let complete = CompleteActivity {
+            activity: place.activity,
+            result,
+            identity,
+        };
+        let ask = Ask::CompleteActivity(Box::new(complete));
+        self.answer(place.target, ask).await.map(|_| ())
+    }
+
+    async fn fail(
+        &self,
+        place: Place,
+        failure: Option<Failure>,
+        identity: String,
+        last_heartbeat: Option<Payloads>,
+    ) -> Result<(), Status> {
+        let failure = failure.unwrap_or_else(|| Failure {
+            message: "the worker gave no reason".to_owned(),
+            source: "Server".to_owned(),
+            ..Default::default()
+        });
+        let fail = FailActivity {
+            activity: place.activity,
+            failure,
+            identity,
+            last_heartbeat,
+        };
+        let ask = Ask::FailActivity(Box::new(fail));
+        self.answer(place.target, ask).await.map(|_| ())
+    }
+
+    async fn confirm_canceled(
+        &self,
+        place: Place,
+        details: Option<Payloads>,
+        identity: String,
+    ) -> Result<(), Status> {
+        let confirm = ConfirmActivityCanceled {
+            activity: place.activity,
+            details,
+            identity,
+        };
+        let ask = Ask::ConfirmActivityCanceled(Box::new(confirm));
+        self.answer(place.target, ask).await.map(|_| ())
+    }
+
+    /// Answers whether the workflow wants the activity cancelled.
+    async fn heartbeat(&self, place: Place, details: Option<Payloads>) -> Result<bool, Status> {
+        let beat = HeartbeatActivity {
+            activity: place.activity,
+            details,
+        };
+        let reply = self
+            .answer(place.target, Ask::HeartbeatActivity(Box::new(beat)))
+            .await?;
+        Ok(matches!(reply, Reply::Heartbeat { cancel_requested: true }))
+    }
+
+    async fn answer(&self, target: Target, ask: Ask) -> Result<Reply, Status> {
+        let accepted = self.api.handle.request(target, ask).await;
+        accepted.map(|a| a.reply).map_err(errors::of_call)
+    }
+
+    pub(super) async fn respond_completed(
+        &self,
+        request: Request<RespondActivityTaskCompletedRequest>,
+    ) -> Result<Response<RespondActivityTaskCompletedResponse>, Status> {
+        let r = request.get_ref();
+        let place = self.by_token(&request, &r.namespace, &r.task_token)?;
+        let r = request.into_inner();
+        self.complete(place, r.result, r.identity).await?;
+        Ok(Response::new(RespondActivityTaskCompletedResponse {}))
+    }
+
+    pub(super) async fn respond_completed_by_id(
+        &self,
+        request: Request<RespondActivityTaskCompletedByIdRequest>,
+    ) -> Result<Response<RespondActivityTaskCompletedByIdResponse>, Status> {
+        let r = request.get_ref();
+        let named = (&*r.namespace, &*r.workflow_id, &*r.run_id);
+        let place = self.by_id(&request, named, &r.activity_id).await?;
+        let r = request.into_inner();
+        self.complete(place, r.result, r.identity).await?;
+        Ok(Response::new(RespondActivityTaskCompletedByIdResponse {}))
+    }
+
+    pub(super) async fn respond_failed(
+        &self,
+        request: Request<RespondActivityTaskFailedRequest>,
+    ) -> Result<Response<RespondActivityTaskFailedResponse>, Status> {
+        let r = request.get_ref();
+        let place = self.by_token(&request, &r.namespace, &r.task_token)?;
+        let r = request.into_inner();
+        self.fail(place, r.failure, r.identity, r.last_heartbeat_details)
+            .await?;
+        Ok(Response::new(RespondActivityTaskFailedResponse::default()))
+    }
+
+    pub(super) async fn respond_failed_by_id(
+        &self,
+        request: Request<RespondActivityTaskFailedByIdRequest>,
+    ) -> Result<Response<RespondActivityTaskFailedByIdResponse>, Status> {
+        let r = request.get_ref();
+        let named = (&*r.namespace, &*r.workflow_id, &*r.run_id);
+        let place = self.by_id(&request, named, &r.activity_id).await?;
+        let r = request.into_inner();
+        self.fail(place, r.failure, r.identity, r.last_heartbeat_details)
+            .await?;
+        Ok(Response::new(RespondActivityTaskFailedByIdResponse::default()))
+    }
+
+    pub(super) async fn respond_canceled(
+        &self,
+        request: Request<RespondActivityTaskCanceledRequest>,
+    ) -> Result<Response<RespondActivityTaskCanceledResponse>, Status> {
+        let r = request.get_ref();
+        let place = self.by_token(&request, &r.namespace, &r.task_token)?;
+        let r = request.into_inner();
+        self.confirm_canceled(place, r.details, r.identity).await?;
+        Ok(Response::new(RespondActivityTaskCanceledResponse {}))
+    }
+
+    pub(super) async fn respond_canceled_by_id(
+        &self,
+        request: Request<RespondActivityTaskCanceledByIdRequest>,
+    ) -> Result<Response<RespondActivityTaskCanceledByIdResponse>, Status> {
+        let r = request.get_ref();
+        let named = (&*r.namespace, &*r.workflow_id, &*r.run_id);
+        let place = self.by_id(&request, named, &r.activity_id).await?;
+        let r = request.into_inner();
+        self.confirm_canceled(place, r.details, r.identity).await?;
+        Ok(Response::new(RespondActivityTaskCanceledByIdResponse {}))
+    }
+
+    pub(super) async fn record_heartbeat(
+        &self,
+        request: Request<RecordActivityTaskHeartbeatRequest>,
+    ) -> Result<Response<RecordActivityTaskHeartbeatResponse>, Status> {
+        let r = request.get_ref();
+        let place = self.by_token(&request, &r.namespace, &r.task_token)?;
+        let cancel_requested = self.heartbeat(place, request.into_inner().details).await?;
+        Ok(Response::new(RecordActivityTaskHeartbeatResponse {
+            cancel_requested,
+            ..Default::default()
+        }))
+    }
+
+    pub(super) async fn record_heartbeat_by_id(
+        &self,
+        request: Request<RecordActivityTaskHeartbeatByIdRequest>,
+    ) -> Result<Response<RecordActivityTaskHeartbeatByIdResponse>, Status> {
+        let r = request.get_ref();
+        let named = (&*r.namespace, &*r.workflow_id, &*r.run_id);
+        let place = self.by_id(&request, named, &r.activity_id).await?;
+        let cancel_requested = self.heartbeat(place, request.into_inner().details).await?;
+        Ok(Response::new(RecordActivityTaskHeartbeatByIdResponse {
+            cancel_requested,
+            ..Default::default()
+        }))
+    }
+}

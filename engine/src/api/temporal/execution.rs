@@ -1,0 +1,106 @@
+//! What clients ask of an execution: signal, cancel, terminate.
+
+use orchestrion_history::request::{
+    RequestCancelWorkflow, Request as Ask, SignalWorkflow, TerminateWorkflow,
+};
+use orchestrion_proto::temporal::api::workflowservice::v1::{
+    RequestCancelWorkflowExecutionRequest, RequestCancelWorkflowExecutionResponse,
+    ResetStickyTaskQueueRequest, ResetStickyTaskQueueResponse, SignalWorkflowExecutionRequest,
+    SignalWorkflowExecutionResponse, TerminateWorkflowExecutionRequest,
+    TerminateWorkflowExecutionResponse,
+};
+use tonic::{Request, Response, Status};
+
+use super::{Temporal, edge, errors};
+use crate::engine::Target;
+
+impl Temporal {
+    pub(super) async fn signal(
+        &self,
+        request: Request<SignalWorkflowExecutionRequest>,
+    ) -> Result<Response<SignalWorkflowExecutionResponse>, Status> {
+        let namespace = self.namespace(&request, &request.get_ref().namespace)?;
+        let r = request.into_inner();
+        let target = edge::target(&namespace, r.workflow_execution.as_ref())?;
+        let signal = SignalWorkflow {
+            name: r.signal_name,
+            input: r.input,
+            header: r.header,
+            identity: r.identity,
+            request_id: r.request_id,
+            ..Default::default()
+        };
+        self.ask(target, Ask::Signal(Box::new(signal))).await?;
+        Ok(Response::new(SignalWorkflowExecutionResponse::default()))
+    }
+
+    pub(super) async fn request_cancel(
+        &self,
+        request: Request<RequestCancelWorkflowExecutionRequest>,
+    ) -> Result<Response<RequestCancelWorkflowExecutionResponse>, Status> {
+        let namespace = self.namespace(&request, &request.get_ref().namespace)?;
+        let r = request.into_inner();
+        let target = edge::target(&namespace, r.workflow_execution.as_ref())?;
+        let target = self.of_chain(target, &r.first_execution_run_id).await?;
+        let cancel = RequestCancelWorkflow {
+            reason: r.reason,
+            identity: r.identity,
+            request_id: r.request_id,
+            ..Default::default()
+        };
+        self.ask(target, Ask::RequestCancel(Box::new(cancel))).await?;
+        Ok(Response::new(RequestCancelWorkflowExecutionResponse {}))
+    }
+
+    pub(super) async fn terminate(
+        &self,
+        request: Request<TerminateWorkflowExecutionRequest>,
+    ) -> Result<Response<TerminateWorkflowExecutionResponse>, Status> {
+        let namespace = self.namespace(&request, &request.get_ref().namespace)?;
+        let r = request.into_inner();
+        let target = edge::target(&namespace, r.workflow_execution.as_ref())?;
+        let target = self.of_chain(target, &r.first_execution_run_id).await?;
+        let terminate = TerminateWorkflow {
+            reason: r.reason,
+            details: r.details,
+            identity: r.identity,
+        };
+        self.ask(target, Ask::Terminate(Box::new(terminate))).await?;
+        Ok(Response::new(TerminateWorkflowExecutionResponse {}))
+    }
+
+    /// The run that a request means, if it is of the chain that the request names.
+    pub(super) async fn of_chain(&self, target: Target, first_run_id: &str) -> Result<Target, Status> {
+        if first_run_id.is_empty() {
+            return Ok(target);
+        }
+        let state = self.api.handle.state(target.clone()).await;
+        let state = state.map_err(errors::of_call)?;
+        if state.first_run_id == first_run_id {
+            Ok(target)
+        } else {
+            Err(errors::not_found(format!(
+                "workflow execution {} is not of the chain that began with run {first_run_id}",
+                target.workflow_id
+            )))
+        }
+    }
+
+    pub(super) async fn reset_sticky(
+        &self,
+        request: Request<ResetStickyTaskQueueRequest>,
+    ) -> Result<Response<ResetStickyTaskQueueResponse>, Status> {
+        let namespace = self.namespace(&request, &request.get_ref().namespace)?;
+        let target = edge::target(&namespace, request.get_ref().execution.as_ref())?;
+        self.api.handle.reset_sticky(target).map_err(errors::of_call)?;
+        Ok(Response::new(ResetStickyTaskQueueResponse {}))
+    }
+
+    pub(super) async fn ask(
+        &self,
+        target: Target,
+        ask: Ask,
+    ) -> Result<crate::engine::Accepted, Status> {
+        self.api.handle.request(target, ask).await.map_err(errors::of_call)
+    }
+}
