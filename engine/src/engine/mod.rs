@@ -17,8 +17,8 @@
 
 pub mod call;
 pub mod handle;
-pub mod journal;
 pub mod history;
+pub mod journal;
 pub mod polling;
 
 mod builtin;

@@ -20,10 +20,10 @@ pub mod view;
 
 mod outcome;
 
-pub use self::outcome::task_result_of;
 pub use self::effect::{Effect, StatusChange};
 pub use self::interpreter::{Interpreter, NonDeterminism, Turn};
 pub use self::outcome::RevertStatus;
+pub use self::outcome::task_result_of;
 pub use self::submission::{Action, Options, PlanningResult, Rules, Submission};
 
 use orchestrion_history::ids::Timestamp;

@@ -33,9 +33,7 @@ use crate::orchestration::WORKFLOW_TYPE;
 
 /// An attempt as the wire has it. All four durations are set: SDKs fail on an absent one.
 pub fn on_the_wire(dispatch: Dispatch) -> PollActivityTaskQueueResponse {
-    let span = |d: Duration| {
-        Some(duration(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX)))
-    };
+    let span = |d: Duration| Some(duration(i64::try_from(d.as_nanos()).unwrap_or(i64::MAX)));
     PollActivityTaskQueueResponse {
         task_token: TaskToken::of_activity(&dispatch),
         workflow_namespace: dispatch.namespace.to_string(),
@@ -101,7 +99,12 @@ impl Temporal {
         }))
     }
 
-    fn by_token<T>(&self, request: &Request<T>, named: &str, token: &[u8]) -> Result<Place, Status> {
+    fn by_token<T>(
+        &self,
+        request: &Request<T>,
+        named: &str,
+        token: &[u8],
+    ) -> Result<Place, Status> {
         let token = TaskToken::activity(token)?;
         let namespace = self.task_namespace(request, named, &token.namespace)?;
         let (workflow_id, run_id) = token.execution();
@@ -205,7 +208,12 @@ impl Temporal {
         let reply = self
             .answer(place.target, Ask::HeartbeatActivity(Box::new(beat)))
             .await?;
-        Ok(matches!(reply, Reply::Heartbeat { cancel_requested: true }))
+        Ok(matches!(
+            reply,
+            Reply::Heartbeat {
+                cancel_requested: true
+            }
+        ))
     }
 
     async fn answer(&self, target: Target, ask: Ask) -> Result<Reply, Status> {
@@ -258,7 +266,9 @@ impl Temporal {
         let r = request.into_inner();
         self.fail(place, r.failure, r.identity, r.last_heartbeat_details)
             .await?;
-        Ok(Response::new(RespondActivityTaskFailedByIdResponse::default()))
+        Ok(Response::new(
+            RespondActivityTaskFailedByIdResponse::default(),
+        ))
     }
 
     pub(super) async fn respond_canceled(

@@ -1,7 +1,9 @@
 //! What an execution and a queue look like now.
 
 use orchestrion_history::ids::Timestamp;
-use orchestrion_history::state::{Activity, ChildStage, ClosePolicy, MutableState, Stage, WorkflowTask};
+use orchestrion_history::state::{
+    Activity, ChildStage, ClosePolicy, MutableState, Stage, WorkflowTask,
+};
 use orchestrion_history::store::QueueKind;
 use orchestrion_history::wire::{duration, timestamp};
 use orchestrion_proto::temporal::api::common::v1::{
@@ -43,8 +45,16 @@ impl Temporal {
         let nothing = Vec::new;
         Ok(Response::new(DescribeWorkflowExecutionResponse {
             execution_config: Some(config(&state)),
-            pending_activities: if open { state.activities.values().map(pending_activity).collect() } else { nothing() },
-            pending_children: if open { pending_children(&state) } else { Vec::new() },
+            pending_activities: if open {
+                state.activities.values().map(pending_activity).collect()
+            } else {
+                nothing()
+            },
+            pending_children: if open {
+                pending_children(&state)
+            } else {
+                Vec::new()
+            },
             pending_workflow_task: pending_task(&state, at_work.as_ref()),
             workflow_extended_info: Some(WorkflowExecutionExtendedInfo {
                 execution_expiration_time: (state.execution_deadline > 0)
@@ -75,12 +85,17 @@ impl Temporal {
         let described = described.map_err(errors::of_call)?;
         let now = self.api.clock.now();
         let backlog = i64::try_from(described.backlog).unwrap_or(i64::MAX);
-        let age = described.oldest.map_or(0, |at| now.0.saturating_sub(at.0).max(0));
-        let pollers = described.pollers.into_iter().map(|(identity, at)| PollerInfo {
-            last_access_time: Some(timestamp(at.unwrap_or(now).0)),
-            identity,
-            ..Default::default()
-        });
+        let age = described
+            .oldest
+            .map_or(0, |at| now.0.saturating_sub(at.0).max(0));
+        let pollers = described
+            .pollers
+            .into_iter()
+            .map(|(identity, at)| PollerInfo {
+                last_access_time: Some(timestamp(at.unwrap_or(now).0)),
+                identity,
+                ..Default::default()
+            });
         #[allow(deprecated, reason = "older clients read it")]
         Ok(Response::new(DescribeTaskQueueResponse {
             pollers: pollers.collect(),
@@ -187,8 +202,13 @@ fn pending_activity(activity: &Activity) -> PendingActivityInfo {
         attempt: activity.attempt,
         maximum_attempts: activity.retry.attempts,
         scheduled_time: Some(timestamp(activity.attempt_scheduled_at)),
-        expiration_time: (activity.schedule_to_close > 0)
-            .then(|| timestamp(activity.scheduled_at.saturating_add(activity.schedule_to_close))),
+        expiration_time: (activity.schedule_to_close > 0).then(|| {
+            timestamp(
+                activity
+                    .scheduled_at
+                    .saturating_add(activity.schedule_to_close),
+            )
+        }),
         last_failure: activity.last_failure.get(),
         ..Default::default()
     };
@@ -206,8 +226,7 @@ fn pending_activity(activity: &Activity) -> PendingActivityInfo {
         }
         Stage::Backoff { until } => {
             info.next_attempt_schedule_time = Some(timestamp(*until));
-            info.current_retry_interval =
-                Some(duration(activity.retry.wait(activity.attempt - 1)));
+            info.current_retry_interval = Some(duration(activity.retry.wait(activity.attempt - 1)));
             PendingActivityState::Scheduled
         }
         Stage::Queued | Stage::Settled => PendingActivityState::Scheduled,

@@ -25,17 +25,15 @@ pub fn target(
     target_of(namespace, &execution.workflow_id, &execution.run_id)
 }
 
-pub fn target_of(
-    namespace: &Namespace,
-    workflow_id: &str,
-    run_id: &str,
-) -> Result<Target, Status> {
+pub fn target_of(namespace: &Namespace, workflow_id: &str, run_id: &str) -> Result<Target, Status> {
     let workflow_id = WorkflowId::parse(workflow_id)
         .map_err(|e| Status::invalid_argument(format!("workflow id: {e}")))?;
     let run_id = match run_id {
         "" => None,
         text => Some(RunId::parse(text).ok_or_else(|| {
-            Status::invalid_argument(format!("run id {text:?} is not a UUID: send it as it was given"))
+            Status::invalid_argument(format!(
+                "run id {text:?} is not a UUID: send it as it was given"
+            ))
         })?),
     };
     Ok(Target {
@@ -60,7 +58,9 @@ pub fn queue(queue: Option<&TaskQueue>) -> Result<TaskQueueName, Status> {
 /// A workflow type that may be started from outside.
 pub fn workflow_type(name: &str) -> Result<(), Status> {
     match name {
-        "" => Err(Status::invalid_argument("workflow type is not set: name one")),
+        "" => Err(Status::invalid_argument(
+            "workflow type is not set: name one",
+        )),
         WORKFLOW_TYPE => Err(Status::new(
             Code::PermissionDenied,
             format!("workflow type {name} is the engine's own: submit an orchestration instead"),

@@ -5,9 +5,7 @@
 use orchestrion_history::request::Rejection;
 use orchestrion_proto::google::rpc;
 use orchestrion_proto::prost_wkt_types::Any;
-use orchestrion_proto::temporal::api::enums::v1::{
-    ResourceExhaustedCause, ResourceExhaustedScope,
-};
+use orchestrion_proto::temporal::api::enums::v1::{ResourceExhaustedCause, ResourceExhaustedScope};
 use orchestrion_proto::temporal::api::errordetails::v1::{
     NotFoundFailure, ResourceExhaustedFailure, WorkflowExecutionAlreadyStartedFailure,
     WorkflowNotReadyFailure,
@@ -54,7 +52,9 @@ pub fn of_call(error: CallError) -> Status {
         ),
         CallError::Unavailable(why) => {
             tracing::error!(%why, "a call could not be served");
-            Status::unavailable("the engine cannot read or write its data now: its log says why; try again")
+            Status::unavailable(
+                "the engine cannot read or write its data now: its log says why; try again",
+            )
         }
         CallError::ShuttingDown => Status::unavailable(error.to_string()),
         CallError::Quarantined { .. } => Status::failed_precondition(error.to_string()),

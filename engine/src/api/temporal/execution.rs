@@ -1,11 +1,13 @@
 //! What clients ask of an execution: signal, cancel, terminate.
 
 use orchestrion_history::request::{
-    RequestCancelWorkflow, Request as Ask, SignalWorkflow, TerminateWorkflow,
+    Request as Ask, RequestCancelWorkflow, ResetWorkflow, SignalWorkflow, TerminateWorkflow,
 };
+use orchestrion_proto::temporal::api::enums::v1::{ResetReapplyExcludeType, ResetReapplyType};
 use orchestrion_proto::temporal::api::workflowservice::v1::{
     RequestCancelWorkflowExecutionRequest, RequestCancelWorkflowExecutionResponse,
-    ResetStickyTaskQueueRequest, ResetStickyTaskQueueResponse, SignalWorkflowExecutionRequest,
+    ResetStickyTaskQueueRequest, ResetStickyTaskQueueResponse, ResetWorkflowExecutionRequest,
+    ResetWorkflowExecutionResponse, SignalWorkflowExecutionRequest,
     SignalWorkflowExecutionResponse, TerminateWorkflowExecutionRequest,
     TerminateWorkflowExecutionResponse,
 };
@@ -48,7 +50,8 @@ impl Temporal {
             request_id: r.request_id,
             ..Default::default()
         };
-        self.ask(target, Ask::RequestCancel(Box::new(cancel))).await?;
+        self.ask(target, Ask::RequestCancel(Box::new(cancel)))
+            .await?;
         Ok(Response::new(RequestCancelWorkflowExecutionResponse {}))
     }
 
@@ -65,12 +68,48 @@ impl Temporal {
             details: r.details,
             identity: r.identity,
         };
-        self.ask(target, Ask::Terminate(Box::new(terminate))).await?;
+        self.ask(target, Ask::Terminate(Box::new(terminate)))
+            .await?;
         Ok(Response::new(TerminateWorkflowExecutionResponse {}))
     }
 
+    /// Forks a history at the end of a workflow task; the run that is open ends.
+    pub(super) async fn reset(
+        &self,
+        request: Request<ResetWorkflowExecutionRequest>,
+    ) -> Result<Response<ResetWorkflowExecutionResponse>, Status> {
+        let namespace = self.namespace(&request, &request.get_ref().namespace)?;
+        let r = request.into_inner();
+        let mut target = edge::target(&namespace, r.workflow_execution.as_ref())?;
+        target.run_id = Some(self.run_of(&target)?);
+        #[allow(deprecated, reason = "older clients send it")]
+        let nothing = r.reset_reapply_type() == ResetReapplyType::None;
+        let excluded = |kind| nothing || r.reset_reapply_exclude_types().any(|other| other == kind);
+        let (skip_signals, skip_updates) = (
+            excluded(ResetReapplyExcludeType::Signal),
+            excluded(ResetReapplyExcludeType::Update),
+        );
+        let reset = ResetWorkflow {
+            finish_event_id: r.workflow_task_finish_event_id,
+            reason: r.reason,
+            request_id: r.request_id,
+            identity: r.identity,
+            skip_signals,
+            skip_updates,
+            ..Default::default()
+        };
+        let accepted = self.ask(target, Ask::Reset(Box::new(reset))).await?;
+        Ok(Response::new(ResetWorkflowExecutionResponse {
+            run_id: accepted.run_id.to_string(),
+        }))
+    }
+
     /// The run that a request means, if it is of the chain that the request names.
-    pub(super) async fn of_chain(&self, target: Target, first_run_id: &str) -> Result<Target, Status> {
+    pub(super) async fn of_chain(
+        &self,
+        target: Target,
+        first_run_id: &str,
+    ) -> Result<Target, Status> {
         if first_run_id.is_empty() {
             return Ok(target);
         }
@@ -92,7 +131,10 @@ impl Temporal {
     ) -> Result<Response<ResetStickyTaskQueueResponse>, Status> {
         let namespace = self.namespace(&request, &request.get_ref().namespace)?;
         let target = edge::target(&namespace, request.get_ref().execution.as_ref())?;
-        self.api.handle.reset_sticky(target).map_err(errors::of_call)?;
+        self.api
+            .handle
+            .reset_sticky(target)
+            .map_err(errors::of_call)?;
         Ok(Response::new(ResetStickyTaskQueueResponse {}))
     }
 
@@ -101,6 +143,10 @@ impl Temporal {
         target: Target,
         ask: Ask,
     ) -> Result<crate::engine::Accepted, Status> {
-        self.api.handle.request(target, ask).await.map_err(errors::of_call)
+        self.api
+            .handle
+            .request(target, ask)
+            .await
+            .map_err(errors::of_call)
     }
 }

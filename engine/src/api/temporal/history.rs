@@ -9,8 +9,7 @@ use orchestrion_proto::temporal::api::enums::v1::{
 };
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
-    History, HistoryEvent, WorkflowTaskScheduledEventAttributes,
-    WorkflowTaskStartedEventAttributes,
+    History, HistoryEvent, WorkflowTaskScheduledEventAttributes, WorkflowTaskStartedEventAttributes,
 };
 use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
 use orchestrion_proto::temporal::api::workflowservice::v1::{
@@ -24,9 +23,9 @@ use tonic::{Request, Response, Status};
 
 use super::token::PageToken;
 use super::{Temporal, edge, errors};
+use crate::engine::Target;
 use crate::engine::history::{HistoryPage, Place};
 use crate::engine::polling::WorkflowTaskDispatch;
-use crate::engine::Target;
 use crate::seams;
 
 /// Commits on a page when the caller names no number.
@@ -146,12 +145,16 @@ impl Temporal {
         // Whether it is open is asked before its events are read: what closes it afterwards is on a page to come.
         let mut open = self.is_open(place)?;
         let read = || {
-            let page = self.api.handle.history_page(place, Some(seq), 1, until, commits);
+            let page = self
+                .api
+                .handle
+                .history_page(place, Some(seq), 1, until, commits);
             page.map_err(errors::of_call)
         };
         let mut page = read()?;
         if get.wait_new_event && open && page.events == 0 && page.next.is_none() {
-            self.wait_for_records(&target, page.end.saturating_sub(1)).await?;
+            self.wait_for_records(&target, page.end.saturating_sub(1))
+                .await?;
             open = self.is_open(place)?;
             page = read()?;
         }
@@ -174,7 +177,11 @@ impl Temporal {
     }
 
     /// A worker that reads a run's history while it has its task finds the start that no record holds yet.
-    async fn append_unwritten(&self, target: &Target, page: &mut HistoryPage) -> Result<(), Status> {
+    async fn append_unwritten(
+        &self,
+        target: &Target,
+        page: &mut HistoryPage,
+    ) -> Result<(), Status> {
         let task = self.api.handle.task_at_work(target.clone()).await;
         if let Some(task) = task.map_err(errors::of_call)?
             && task.last_event_id == page.last_event_id
@@ -232,7 +239,11 @@ impl Temporal {
             let token = PageToken::new(&target.workflow_id, run_id, 1).encode_to_vec();
             return Ok(Response::new(GetWorkflowExecutionHistoryResponse {
                 history: Some(Default::default()),
-                next_page_token: if wait { token.into() } else { Default::default() },
+                next_page_token: if wait {
+                    token.into()
+                } else {
+                    Default::default()
+                },
                 ..Default::default()
             }));
         }
@@ -307,12 +318,14 @@ impl Temporal {
             for fragment in orchestrion_history::record::event_fragments(entry) {
                 bytes.extend_from_slice(fragment.map_err(|e| Status::data_loss(e.to_string()))?);
             }
-            let history = History::decode(&bytes[..]).map_err(|e| Status::data_loss(e.to_string()))?;
+            let history =
+                History::decode(&bytes[..]).map_err(|e| Status::data_loss(e.to_string()))?;
             events.extend(history.events.into_iter().rev());
         }
-        let token = commits.last().filter(|_| more).map(|(seq, _)| {
-            PageToken::new(&target.workflow_id, run_id, *seq).encode_to_vec()
-        });
+        let token = commits
+            .last()
+            .filter(|_| more)
+            .map(|(seq, _)| PageToken::new(&target.workflow_id, run_id, *seq).encode_to_vec());
         Ok(Response::new(GetWorkflowExecutionHistoryReverseResponse {
             history: Some(History { events }),
             next_page_token: token.unwrap_or_default(),
@@ -326,7 +339,10 @@ fn wants_unwritten(metadata: &MetadataMap) -> bool {
         .get("client-name")
         .and_then(|name| name.to_str().ok())
         .unwrap_or_default();
-    !matches!(client, "" | "temporal-cli" | "temporal-ui" | "temporal-ui-server")
+    !matches!(
+        client,
+        "" | "temporal-cli" | "temporal-ui" | "temporal-ui-server"
+    )
 }
 
 pub fn no_such_run(workflow_id: &WorkflowId) -> Status {

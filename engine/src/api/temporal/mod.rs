@@ -4,20 +4,20 @@
 //!
 //! Invariant: a namespace comes from [`Caller::open`] only.
 
-mod namespace;
-mod operator;
-mod system;
-mod visibility;
 mod activity_task;
 mod describe;
 mod edge;
 mod errors;
 mod execution;
 mod history;
+mod namespace;
+mod operator;
 mod query;
 mod start;
+mod system;
 mod token;
 mod update;
+mod visibility;
 mod workflow_task;
 
 use orchestrion_history::ids::Namespace;
@@ -313,6 +313,13 @@ impl WorkflowService for Temporal {
         request: Request<workflowservice::ResetStickyTaskQueueRequest>,
     ) -> Result<Response<workflowservice::ResetStickyTaskQueueResponse>, Status> {
         self.reset_sticky(request).await
+    }
+
+    async fn reset_workflow_execution(
+        &self,
+        request: Request<workflowservice::ResetWorkflowExecutionRequest>,
+    ) -> Result<Response<workflowservice::ResetWorkflowExecutionResponse>, Status> {
+        self.reset(request).await
     }
 
     async fn update_workflow_execution(

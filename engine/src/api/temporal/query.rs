@@ -28,7 +28,9 @@ impl Temporal {
             Status::invalid_argument("query is not set: name one by its query type")
         })?;
         if query.query_type.is_empty() {
-            return Err(Status::invalid_argument("query type is empty: name a query"));
+            return Err(Status::invalid_argument(
+                "query type is empty: name a query",
+            ));
         }
         let run_id = self.run_of(&target)?;
         target.run_id = Some(run_id);
@@ -84,7 +86,10 @@ impl Temporal {
                 failure: respond.failure.map(Box::new),
             },
         };
-        let answer = self.api.handle.answer_query(namespace, token.query_id, outcome);
+        let answer = self
+            .api
+            .handle
+            .answer_query(namespace, token.query_id, outcome);
         if answer.await.map_err(errors::of_call)? {
             Ok(Response::new(RespondQueryTaskCompletedResponse {}))
         } else {

@@ -73,7 +73,13 @@ impl Temporal {
             ));
         }
         let on_conflict = r.on_conflict_options.unwrap_or_default();
-        let _ = namespace;
+        let mut search_attributes = r.search_attributes;
+        let catalogue = self.api.registrar.registry().catalogue(namespace);
+        if let Some(given) = &mut search_attributes {
+            catalogue
+                .admit(given)
+                .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        }
         Ok(StartWorkflow {
             run_id: String::new(),
             workflow_id: r.workflow_id,
@@ -82,7 +88,7 @@ impl Temporal {
             input: r.input,
             header: r.header,
             memo: r.memo,
-            search_attributes: r.search_attributes,
+            search_attributes,
             execution_timeout: edge::nanos(
                 "execution timeout",
                 r.workflow_execution_timeout.as_ref(),
@@ -121,7 +127,9 @@ impl Temporal {
         let namespace = self.namespace(&request, &request.get_ref().namespace)?;
         let r = request.into_inner();
         if r.signal_name.is_empty() {
-            return Err(Status::invalid_argument("signal name is not set: name a signal"));
+            return Err(Status::invalid_argument(
+                "signal name is not set: name a signal",
+            ));
         }
         let signal = SignalWorkflow {
             name: r.signal_name.clone(),

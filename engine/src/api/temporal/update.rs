@@ -41,8 +41,14 @@ impl Temporal {
         let mut update = r.request.ok_or_else(|| {
             Status::invalid_argument("update request is not set: name an update handler")
         })?;
-        if update.input.as_ref().is_none_or(|input| input.name.is_empty()) {
-            return Err(Status::invalid_argument("update name is empty: name an update handler"));
+        if update
+            .input
+            .as_ref()
+            .is_none_or(|input| input.name.is_empty())
+        {
+            return Err(Status::invalid_argument(
+                "update name is empty: name an update handler",
+            ));
         }
         let meta = update.meta.get_or_insert_with(Meta::default);
         if meta.update_id.is_empty() {
@@ -72,7 +78,9 @@ impl Temporal {
         let namespace = self.namespace(&request, &request.get_ref().namespace)?;
         let r = request.into_inner();
         let named = r.update_ref.ok_or_else(|| {
-            Status::invalid_argument("update reference is not set: name the execution and the update")
+            Status::invalid_argument(
+                "update reference is not set: name the execution and the update",
+            )
         })?;
         let target = edge::target(&namespace, named.workflow_execution.as_ref())?;
         let wait = match r.wait_policy.as_ref().map(WaitPolicy::lifecycle_stage) {
@@ -80,7 +88,9 @@ impl Temporal {
             Some(Stage::Accepted) => UpdateStage::Accepted,
             _ => UpdateStage::Admitted,
         };
-        let progress = self.await_update(&target, &named.update_id, None, wait).await?;
+        let progress = self
+            .await_update(&target, &named.update_id, None, wait)
+            .await?;
         Ok(Response::new(PollWorkflowExecutionUpdateResponse {
             update_ref: Some(reference(&target, &named.update_id, progress.as_ref())),
             stage: stage_of(progress.as_ref()).into(),
@@ -97,7 +107,10 @@ impl Temporal {
         wait: UpdateStage,
     ) -> Result<Option<UpdateProgress>, Status> {
         let mut stop = self.api.stop.clone();
-        let update = self.api.handle.update(target.clone(), id.to_owned(), request, wait);
+        let update = self
+            .api
+            .handle
+            .update(target.clone(), id.to_owned(), request, wait);
         tokio::select! {
             progress = update => progress.map(Some).map_err(errors::of_call),
             () = seams::sleep(WAIT) => Ok(None),

@@ -10,14 +10,19 @@
 //! no trace. Anything that happens meanwhile makes an ordinary task of it.
 
 use orchestrion_history::ids::Timestamp;
-use orchestrion_history::request::{CompleteWorkflowTask, Refused, Rejection, WorkflowTaskStart};
-use orchestrion_history::state::{Status, WorkflowTask};
+use orchestrion_history::machines::update::{Admission, admit, outcome_of};
+use orchestrion_history::record::Record;
+use orchestrion_history::request::{
+    Rejection, SentUpdate, UpdateReport, UpdateStage as Reported, WorkflowTaskStart,
+};
+use orchestrion_history::state::{Status, Update, WorkflowTask};
+use orchestrion_history::store::{KeyRange, read_entry};
 use orchestrion_proto::prost::Message as _;
 use orchestrion_proto::prost_wkt_types::Any;
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
 use orchestrion_proto::temporal::api::protocol::v1::{Message, message::SequencingId};
-use orchestrion_proto::temporal::api::update::v1::{Acceptance, Outcome, Request, outcome};
+use orchestrion_proto::temporal::api::update::v1::{Outcome, Request, outcome};
 use tokio::sync::oneshot;
 
 use crate::engine::handle::{CallError, Target};
@@ -25,10 +30,9 @@ use crate::engine::matching::{AttemptKey, Waiting};
 use crate::engine::polling::{UpdateProgress, UpdateStage};
 use crate::engine::round::{Answer, Round, RunKey};
 
-use super::{Core, Execution};
+use super::Core;
 
 const REQUEST_TYPE: &str = "type.googleapis.com/temporal.api.update.v1.Request";
-const ACCEPTANCE_TYPE: &str = "temporal.api.update.v1.Acceptance";
 
 pub(super) type UpdateReply = oneshot::Sender<Result<UpdateProgress, CallError>>;
 
@@ -46,29 +50,6 @@ pub(super) struct PendingUpdate {
 pub(super) struct Speculative {
     pub(super) event_id: i64,
     pub(super) at: Timestamp,
-}
-
-impl Execution {
-    /// What is known of an update by the run itself.
-    fn known(&self, id: &str, run: &RunKey) -> Option<UpdateProgress> {
-        let update = self.state.updates.get(id)?;
-        let mut outcome = update.outcome.get();
-        if outcome.is_none() && self.state.status.is_closed() {
-            outcome = Some(failed(
-                "AcceptedUpdateCompletedWorkflow",
-                "the workflow ended before the update was answered",
-            ));
-        }
-        let stage = match outcome {
-            Some(_) => UpdateStage::Completed,
-            None => UpdateStage::Accepted,
-        };
-        Some(UpdateProgress {
-            run_id: run.1,
-            stage,
-            outcome,
-        })
-    }
 }
 
 fn failed(kind: &str, message: &str) -> Outcome {
@@ -99,7 +80,10 @@ impl Core {
         wait: UpdateStage,
         reply: UpdateReply,
     ) {
-        let run = match self.refuse_while_paused(round.now).and_then(|()| self.find(target)) {
+        let run = match self
+            .refuse_while_paused(round.now)
+            .and_then(|()| self.find(target))
+        {
             Ok(run) => run,
             Err(error) => return round.answers.push(Answer::Updated(reply, Err(error))),
         };
@@ -135,42 +119,40 @@ impl Core {
         request: Option<Request>,
         wait: UpdateStage,
     ) -> Result<Option<UpdateProgress>, CallError> {
-        let limits = self.options.limits.clone();
+        if let Some(progress) = self.known_update(run, id)? {
+            return Ok(Some(progress).filter(|progress| progress.stage >= wait));
+        }
+        let limits = &self.options.limits;
         let execution = self.executions.get_mut(run).expect("found by the caller");
         if execution.interpreter.is_some() {
             return Err(CallError::Rejected(Rejection::Invalid(
                 "a built-in workflow takes no updates: signal it, or cancel it".to_owned(),
             )));
         }
-        if let Some(progress) = execution.known(id, run) {
-            return Ok(Some(progress).filter(|progress| progress.stage >= wait));
-        }
-        let pending = execution.updates.iter().any(|update| update.id == id);
-        if pending {
+        if execution.updates.iter().any(|update| update.id == id) {
             return Ok(None);
         }
         let Some(request) = request else {
             return Err(CallError::Rejected(Rejection::NotFound {
                 what: "update",
-                why: format!("the run has none with the id {id:?}; one that was refused is forgotten"),
+                why: format!(
+                    "the run has none with the id {id:?}; one that was refused is forgotten"
+                ),
             }));
         };
-        if execution.state.status.is_closed() {
-            return Err(CallError::Rejected(Rejection::Closed));
-        }
-        let state = &execution.state;
-        let running = state.updates.values().filter(|update| update.outcome.is_empty());
-        let admitted = execution.updates.iter().filter(|update| update.request.is_some());
-        if running.count() + admitted.count() >= limits.updates_in_flight_max {
-            return Err(CallError::Busy {
-                retry_after: std::time::Duration::from_millis(200),
-            });
-        }
-        if state.updates.len() >= limits.updates_max {
-            return Err(CallError::Rejected(Rejection::NotReady(format!(
-                "the run has had {} updates, no more are allowed: let it continue as new",
-                limits.updates_max
-            ))));
+        let waiting = execution.updates.iter();
+        let waiting = waiting.filter(|update| update.request.is_some()).count();
+        match admit(&execution.state, limits, id, waiting) {
+            Ok(Admission::Fresh | Admission::Known(_)) => {}
+            Err(Rejection::Limit {
+                what: "updates in flight",
+                ..
+            }) => {
+                return Err(CallError::Busy {
+                    retry_after: std::time::Duration::from_millis(200),
+                });
+            }
+            Err(rejection) => return Err(rejection.into()),
         }
         execution.updates.push(PendingUpdate {
             id: id.to_owned(),
@@ -179,6 +161,52 @@ impl Core {
             waiting: Vec::new(),
         });
         Ok(None)
+    }
+
+    /// What the run's history says of an update.
+    fn known_update(&self, run: &RunKey, id: &str) -> Result<Option<UpdateProgress>, CallError> {
+        let Some(execution) = self.executions.get(run) else {
+            return Ok(None);
+        };
+        let outcome = match execution.state.updates.get(id) {
+            None | Some(Update::Admitted { .. }) => return Ok(None),
+            Some(Update::Accepted { .. }) => execution.state.status.is_closed().then(|| {
+                failed(
+                    "AcceptedUpdateCompletedWorkflow",
+                    "the workflow ended before the update was answered",
+                )
+            }),
+            Some(Update::Completed {
+                completed_event_id, ..
+            }) => {
+                let journal = self.committed_records(run)?;
+                outcome_of(&journal, *completed_event_id)
+            }
+        };
+        Ok(Some(UpdateProgress {
+            run_id: run.1,
+            stage: match outcome {
+                Some(_) => UpdateStage::Completed,
+                None => UpdateStage::Accepted,
+            },
+            outcome,
+        }))
+    }
+
+    fn committed_records(&self, run: &RunKey) -> Result<Vec<Record>, CallError> {
+        let shard = self.executions[run].shard;
+        let mut records = Vec::new();
+        let mut range = KeyRange::journal_of(shard, &run.0, run.1);
+        loop {
+            let page = self.store.scan(&range, 256, false)?;
+            for (key, entry) in &page.entries {
+                records.extend(read_entry(&*self.store, key, entry)?);
+            }
+            match page.entries.last() {
+                Some((last, _)) if page.more => range = range.after(last),
+                _ => return Ok(records),
+            }
+        }
     }
 
     /// Updates that wait need a workflow task to ride on.
@@ -247,7 +275,9 @@ impl Core {
         let overdue = self.executions.get(run).is_some_and(|execution| {
             execution.speculative.is_some()
                 && execution.volatile_start.is_none()
-                && execution.sticky_until.is_some_and(|until| until <= round.now)
+                && execution
+                    .sticky_until
+                    .is_some_and(|until| until <= round.now)
         });
         if overdue {
             self.drop_speculative(run);
@@ -310,80 +340,74 @@ impl Core {
         }
     }
 
-    /// Workers say which update they accept, not what it was: the event has to.
-    pub(super) fn complete_acceptances(&self, run: &RunKey, complete: &mut CompleteWorkflowTask) {
-        let Some(execution) = self.executions.get(run) else {
-            return;
-        };
-        for message in &mut complete.messages {
-            let Some(body) = message
-                .body
-                .as_mut()
-                .filter(|body| body.type_url.ends_with(ACCEPTANCE_TYPE))
-            else {
-                continue;
-            };
-            let known = execution
-                .updates
-                .iter()
-                .find(|update| update.id == message.protocol_instance_id)
-                .and_then(|update| update.request.clone());
-            let Some(request) = known else { continue };
-            if let Ok(acceptance) = Acceptance::decode(&body.value[..]) {
-                body.value = Acceptance {
-                    accepted_request: Some(request),
-                    ..acceptance
-                }
-                .encode_to_vec();
-            }
+    /// What the worker was given with its task: its answers name updates by id alone.
+    pub(super) fn sent_updates(&self, run: &RunKey) -> Vec<SentUpdate> {
+        let pending = self.executions.get(run).map(|execution| &execution.updates);
+        let sent = pending.into_iter().flatten().filter(|update| update.sent);
+        sent.filter_map(|update| {
+            Some(SentUpdate {
+                update_id: update.id.clone(),
+                request: update.request.clone()?,
+            })
+        })
+        .collect()
+    }
+
+    pub(super) fn hold_updates(&mut self, run: &RunKey) -> Vec<PendingUpdate> {
+        let execution = self.executions.get_mut(run);
+        execution.map_or_else(Vec::new, |execution| std::mem::take(&mut execution.updates))
+    }
+
+    pub(super) fn release_updates(&mut self, run: &RunKey, held: Vec<PendingUpdate>) {
+        if let Some(execution) = self.executions.get_mut(run) {
+            execution.updates = held;
         }
     }
 
-    /// A workflow task was completed: those who wait for its updates learn what became of them. What was sent and got no answer is refused.
-    pub(super) fn settle_updates(&mut self, round: &mut Round, run: &RunKey, refused: Vec<Refused>) {
+    /// A workflow task was completed: those who wait for its updates learn what became of them.
+    pub(super) fn settle_updates(
+        &mut self,
+        round: &mut Round,
+        run: &RunKey,
+        reports: Vec<UpdateReport>,
+    ) {
         let Some(execution) = self.executions.get_mut(run) else {
             return;
         };
-        for pending in std::mem::take(&mut execution.updates) {
-            if let Some(progress) = execution.known(&pending.id, run) {
-                let mut waiting = Vec::new();
-                for (wait, reply) in pending.waiting {
-                    if progress.stage >= wait {
-                        round.answers.push(Answer::Updated(reply, Ok(progress.clone())));
-                    } else {
-                        waiting.push((wait, reply));
-                    }
-                }
-                if progress.stage < UpdateStage::Completed && !waiting.is_empty() {
-                    execution.updates.push(PendingUpdate {
-                        request: None,
-                        waiting,
-                        ..pending
-                    });
-                }
+        for report in reports {
+            let Some(at) = execution
+                .updates
+                .iter()
+                .position(|update| update.id == report.update_id)
+            else {
                 continue;
-            }
-            let refusal = refused.iter().find(|refused| refused.update_id == pending.id);
-            if refusal.is_none() && !pending.sent {
-                execution.updates.push(pending);
-                continue;
-            }
-            let outcome = match refusal.and_then(|refusal| refusal.failure.clone()) {
-                Some(failure) => Outcome {
-                    value: Some(outcome::Value::Failure(failure)),
-                },
-                None => failed(
-                    "UpdateUnanswered",
-                    "the worker passed the update over: its SDK may not know updates",
-                ),
             };
-            for (_, reply) in pending.waiting {
-                let progress = UpdateProgress {
-                    run_id: run.1,
-                    stage: UpdateStage::Completed,
-                    outcome: Some(outcome.clone()),
-                };
-                round.answers.push(Answer::Updated(reply, Ok(progress)));
+            let (stage, outcome) = match report.stage {
+                Reported::Accepted { .. } => (UpdateStage::Accepted, None),
+                Reported::Completed { outcome, .. } => (UpdateStage::Completed, Some(*outcome)),
+                Reported::Rejected(failure) => {
+                    let value = Some(outcome::Value::Failure(*failure));
+                    (UpdateStage::Completed, Some(Outcome { value }))
+                }
+            };
+            let progress = UpdateProgress {
+                run_id: run.1,
+                stage,
+                outcome,
+            };
+            let pending = &mut execution.updates[at];
+            pending.request = None;
+            for (wait, reply) in std::mem::take(&mut pending.waiting) {
+                if stage >= wait {
+                    round
+                        .answers
+                        .push(Answer::Updated(reply, Ok(progress.clone())));
+                } else {
+                    pending.waiting.push((wait, reply));
+                }
+            }
+            if stage == UpdateStage::Completed || pending.waiting.is_empty() {
+                execution.updates.remove(at);
             }
         }
     }
@@ -395,15 +419,22 @@ impl Core {
         };
         let continued = execution.state.status == Status::ContinuedAsNew;
         for pending in std::mem::take(&mut execution.updates) {
-            let known = execution.known(&pending.id, run);
+            let accepted = pending.request.is_none();
             for (_, reply) in pending.waiting {
-                let result = match &known {
-                    Some(progress) => Ok(progress.clone()),
+                let result = match accepted {
+                    true => Ok(UpdateProgress {
+                        run_id: run.1,
+                        stage: UpdateStage::Completed,
+                        outcome: Some(failed(
+                            "AcceptedUpdateCompletedWorkflow",
+                            "the workflow ended before the update was answered",
+                        )),
+                    }),
                     // The new run can take it: the same call again finds that one.
-                    None if continued => Err(CallError::Unavailable(
+                    false if continued => Err(CallError::Unavailable(
                         "the workflow continues as new: ask again".to_owned(),
                     )),
-                    None => Err(CallError::Rejected(Rejection::Closed)),
+                    false => Err(CallError::Rejected(Rejection::Closed)),
                 };
                 round.answers.push(Answer::Updated(reply, result));
             }

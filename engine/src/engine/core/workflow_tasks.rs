@@ -172,11 +172,12 @@ impl Core {
         };
         let speculative = self.speculative_start(&run, waiting.event_id).is_some();
         let execution = self.executions.get_mut(&run)?;
-        let wanted = speculative || matches!(
-            execution.state.workflow_task,
-            WorkflowTask::Scheduled { scheduled_event_id, attempt, .. }
-                if scheduled_event_id == waiting.event_id && attempt == waiting.attempt
-        );
+        let wanted = speculative
+            || matches!(
+                execution.state.workflow_task,
+                WorkflowTask::Scheduled { scheduled_event_id, attempt, .. }
+                    if scheduled_event_id == waiting.event_id && attempt == waiting.attempt
+            );
         if !wanted || execution.volatile_start.is_some() {
             return None;
         }
@@ -356,9 +357,13 @@ impl Core {
         let identity = complete.identity.clone();
         let answered = self.hold_answered(&run, query_results);
         let before = self.set_sticky(&run, sticky);
-        self.complete_acceptances(&run, &mut complete);
+        complete.updates = self.sent_updates(&run);
+        // Until it is known what became of them: the run may close in this very step.
+        let updates = self.hold_updates(&run);
         let request = Request::CompleteWorkflowTask(Box::new(complete));
-        let reply = match self.step(round, &run, &request) {
+        let stepped = self.step(round, &run, &request);
+        self.release_updates(&run, updates);
+        let reply = match stepped {
             Ok(reply) => reply,
             Err(error) => {
                 self.set_sticky(&run, before);
@@ -366,11 +371,13 @@ impl Core {
                 return Err(error);
             }
         };
-        let (refused, discarded) = match &reply {
+        let (reports, discarded) = match &reply {
             Reply::Done => (Vec::new(), false),
-            Reply::UpdatesRefused { refused, discarded } => (refused.clone(), *discarded),
+            Reply::Updates { reports, discarded } => (reports.clone(), *discarded),
             _ => {
                 self.rebuffer(&run, answered);
+                self.detach_updates(&run);
+                self.queue_for_updates(round, &run);
                 return Ok(Completed {
                     reply,
                     next: None,
@@ -384,7 +391,14 @@ impl Core {
             execution.volatile_start = None;
             reset_to = execution.state.previous_started_event_id;
         }
-        self.settle_updates(round, &run, refused);
+        self.settle_updates(round, &run, reports);
+        if !self
+            .executions
+            .get(&run)
+            .is_some_and(|e| e.state.is_running())
+        {
+            self.close_updates(round, &run);
+        }
         self.answer_held(round, answered);
         let mut activities = Vec::with_capacity(eager.len());
         for activity_id in eager {
@@ -421,7 +435,8 @@ impl Core {
         request_id: &str,
     ) -> Option<WorkflowTaskDispatch> {
         let execution = self.executions.get_mut(run)?;
-        let (scheduled_event_id, at) = match (&execution.state.workflow_task, execution.speculative) {
+        let (scheduled_event_id, at) = match (&execution.state.workflow_task, execution.speculative)
+        {
             (
                 WorkflowTask::Scheduled {
                     scheduled_event_id,
