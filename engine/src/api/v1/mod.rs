@@ -13,9 +13,11 @@
 //!
 //! Invariant: every body is JSON and every refusal a problem (RFC 9457); a route that is not in the document is not served.
 
+mod audit;
 mod cancel;
 mod estimate;
 mod events;
+mod fork;
 mod input;
 mod listing;
 mod plans;
@@ -56,6 +58,9 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(records::records))
         .routes(routes!(events::events))
         .routes(routes!(cancel::cancel))
+        .routes(routes!(fork::fork))
+        .routes(routes!(audit::audit))
+        .routes(routes!(audit::key))
         .routes(routes!(plans::plan).layer(large()))
         .routes(routes!(project::services))
         .routes(routes!(project::service, project::delete_service))
