@@ -123,7 +123,7 @@ fn write(api: &Api, scope: &Scope, chunks: &mpsc::Sender<io::Result<Bytes>>) {
 /// The key that signs exports.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct KeyView {
+pub struct AuditKeyView {
     /// How it signs.
     algorithm: &'static str,
     /// The public half, 64 hex digits.
@@ -134,12 +134,12 @@ pub struct KeyView {
 #[utoipa::path(
     get, path = "/audit/key", operation_id = "getAuditKey", tag = "audit",
     responses(
-        (status = 200, description = "The public half of the key.", body = KeyView),
+        (status = 200, description = "The public half of the key.", body = AuditKeyView),
         (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]
 pub async fn key(State(api): State<Api>, Caller(_project): Caller) -> Response {
-    let body = KeyView {
+    let body = AuditKeyView {
         algorithm: "ed25519",
         public_key: api.audit_key.public(),
     };

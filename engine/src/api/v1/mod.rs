@@ -35,6 +35,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, License, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
@@ -90,17 +91,43 @@ pub fn router(api: Api) -> Router<Api> {
 }
 
 /// The document, as it is served.
-pub fn document() -> OpenApi {
-    OpenApiRouter::with_openapi(about())
+pub fn document() -> Value {
+    let document = OpenApiRouter::with_openapi(about())
         .nest(PREFIX, documented())
-        .into_openapi()
+        .into_openapi();
+    let mut document = serde_json::to_value(document).expect("the document has string keys only");
+    absent_not_null(&mut document);
+    document
+}
+
+/// What may be left out of a query or a header is never null there: in a URL, null is a word.
+fn absent_not_null(document: &mut Value) {
+    let paths = document
+        .get_mut("paths")
+        .and_then(Value::as_object_mut)
+        .into_iter()
+        .flat_map(|paths| paths.values_mut());
+    let operations = paths
+        .filter_map(Value::as_object_mut)
+        .flat_map(|path| path.values_mut());
+    let parameters = operations
+        .filter_map(|operation| operation.get_mut("parameters")?.as_array_mut())
+        .flatten();
+    for schema in parameters.filter_map(|parameter| parameter.get_mut("schema")) {
+        if let Some(Value::Array(types)) = schema.get_mut("type") {
+            types.retain(|kind| kind != "null");
+        }
+        if let Some(Value::Array(forms)) = schema.get_mut("oneOf") {
+            forms.retain(|form| form["type"] != "null");
+            if let [one] = forms.as_slice() {
+                *schema = one.clone();
+            }
+        }
+    }
 }
 
 fn document_json() -> String {
-    let text = document()
-        .to_pretty_json()
-        .expect("the document has string keys only");
-    text + "\n"
+    format!("{:#}\n", document())
 }
 
 fn about() -> OpenApi {

@@ -9,6 +9,7 @@
 //! | `conflict`            | 409    | it is not in a state in which this can be done                    |
 //! | `too_large`           | 413    | more bytes than this route takes                                  |
 //! | `unsupported_media`   | 415    | a body that does not say that it is JSON                          |
+//! | `invalid_url`         | 422    | a URL that deliveries cannot or may not go to                     |
 //! | `plan_refused`        | 422    | the submitted plan is not valid; `reasons` says why, one by one   |
 //! | `not_actionable`      | 422    | the action cannot be done with the services there are             |
 //! | `planning_failed`     | 422    | no plan came of it                                                |
@@ -85,6 +86,8 @@ pub enum Code {
     TooLarge,
     /// A body that does not say that it is JSON.
     UnsupportedMedia,
+    /// A URL that cannot be called.
+    InvalidUrl,
     /// The submitted plan is not valid.
     PlanRefused,
     /// It cannot be done with the services there are.
@@ -123,6 +126,11 @@ impl Code {
                 "unsupported_media",
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "the body must be JSON",
+            ),
+            Self::InvalidUrl => (
+                "invalid_url",
+                S::UNPROCESSABLE_ENTITY,
+                "the url cannot be called",
             ),
             Self::PlanRefused => (
                 "plan_refused",
@@ -265,7 +273,9 @@ impl From<ApiError> for Problem {
                     Code::InvalidRequest
                 }
             }
-            (Kind::InvalidRequest | Kind::InputValidation, _) => Code::InvalidRequest,
+            (Kind::InputValidation, _) => Code::InvalidUrl,
+            (_, _) if matches!(parts.param, "url" | "webhook") => Code::InvalidUrl,
+            (Kind::InvalidRequest, _) => Code::InvalidRequest,
             (Kind::NotExist, _) => Code::NotFound,
             (Kind::Unauthorized, _) => Code::Unauthorized,
             (Kind::TooLarge, _) => Code::TooLarge,
@@ -307,6 +317,9 @@ impl From<StoreError> for Problem {
 impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
         match &error {
+            RegistryError::TooLong { .. } | RegistryError::InvalidUrl { .. } => {
+                Self::new(Code::InvalidUrl, error.to_string()).param("url")
+            }
             RegistryError::Limit { .. } => Self::new(Code::LimitReached, error.to_string()),
             RegistryError::UnknownService(_) => Self::new(Code::NotFound, error.to_string()),
             RegistryError::Unknown { what, id, .. } => {
