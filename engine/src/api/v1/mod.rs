@@ -195,3 +195,62 @@ async fn observed(request: Request, next: Next) -> Response {
         .or_insert(HeaderValue::from_static("no-store"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guide() -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn the_reference_has_the_routes_of_the_document_and_no_others() {
+        let document = document();
+        let mut expected = Vec::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let summary = operation["summary"].as_str().unwrap();
+                expected.push(format!(
+                    "| `{} {path}` | {summary} |",
+                    method.to_uppercase()
+                ));
+            }
+        }
+        let guide = guide();
+        let told: Vec<&str> = guide
+            .lines()
+            .filter(|line| line.starts_with("| `") && line.contains(" /v1/"))
+            .collect();
+        assert_eq!(
+            told,
+            expected,
+            "docs/api.md ends with this table:\n{}",
+            expected.join("\n")
+        );
+    }
+
+    #[test]
+    fn the_reference_has_every_code_of_a_problem() {
+        let guide = guide();
+        for code in problem::Code::ALL {
+            assert!(guide.contains(&code.documented()), "{}", code.documented());
+        }
+    }
+
+    #[test]
+    fn no_parameter_may_be_null() {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap().values();
+        let operations = paths.flat_map(|path| path.as_object().unwrap().values());
+        let parameters: Vec<&Value> = operations
+            .filter_map(|operation| operation["parameters"].as_array())
+            .flatten()
+            .collect();
+        assert!(parameters.len() > 20);
+        for parameter in parameters {
+            assert!(!parameter["schema"].to_string().contains("\"null\""), "{parameter}");
+        }
+    }
+}
