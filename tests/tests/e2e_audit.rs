@@ -311,7 +311,7 @@ async fn a_fork_asks_services_only_for_what_depends_on_the_change() {
 
     let said = desk.cli.ok(&["diff", &id, &fork]).await;
     let place =
-        "they differ at plan.tasks[1].input.text: A has $one.text two, B has $one.text zwei";
+        r#"they differ at plan.tasks[1].input.text: A has "$one.text two", B has "$one.text zwei""#;
     assert!(said.out.contains(place), "{said:?}");
     let said = desk.cli.ok(&["diff", &id, &id]).await;
     assert!(said.out.contains("same way"), "{said:?}");

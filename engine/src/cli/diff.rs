@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::error::CliError;
 use super::logs::Record;
-use super::render::json_line;
+use super::render::{cut, json_line};
 use super::{Session, Target, client, show, show_json};
 
 /// How much of a value is told.
@@ -292,12 +292,12 @@ fn difference(a: &Value, b: &Value, at: String) -> Option<String> {
                     (Some(a), None) => Some(format!(
                         "{}: A has {}, B has nothing there",
                         name(&at),
-                        json_line(a, VALUE_LENGTH)
+                        quoted(a)
                     )),
                     (None, b) => Some(format!(
                         "{}: A has nothing there, B has {}",
                         name(&at),
-                        json_line(b.unwrap_or(&Value::Null), VALUE_LENGTH)
+                        quoted(b.unwrap_or(&Value::Null))
                     )),
                 }
             }),
@@ -310,10 +310,15 @@ fn difference(a: &Value, b: &Value, at: String) -> Option<String> {
         _ => Some(format!(
             "{}: A has {}, B has {}",
             name(&at),
-            json_line(a, VALUE_LENGTH),
-            json_line(b, VALUE_LENGTH)
+            quoted(a),
+            quoted(b)
         )),
     }
+}
+
+/// As JSON, so that a number is told from its digits.
+fn quoted(value: &Value) -> String {
+    cut(&value.to_string(), VALUE_LENGTH)
 }
 
 #[cfg(test)]

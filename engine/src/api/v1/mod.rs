@@ -250,7 +250,10 @@ mod tests {
             .collect();
         assert!(parameters.len() > 20);
         for parameter in parameters {
-            assert!(!parameter["schema"].to_string().contains("\"null\""), "{parameter}");
+            assert!(
+                !parameter["schema"].to_string().contains("\"null\""),
+                "{parameter}"
+            );
         }
     }
 }
