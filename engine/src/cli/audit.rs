@@ -311,7 +311,7 @@ impl Drop for Draft {
 /// Writes lines in one of the formats.
 enum Sink {
     Jsonl(Box<dyn Write + Send>),
-    Csv(delimited::Writer<Box<dyn Write + Send>>),
+    Csv(Box<delimited::Writer<Box<dyn Write + Send>>>),
     Parquet(Box<table::Writer<Box<dyn Write + Send>>>),
 }
 
@@ -319,7 +319,7 @@ impl Sink {
     fn new(format: Format, out: Box<dyn Write + Send>) -> io::Result<Self> {
         Ok(match format {
             Format::Jsonl => Self::Jsonl(out),
-            Format::Csv => Self::Csv(delimited::Writer::new(out)?),
+            Format::Csv => Self::Csv(Box::new(delimited::Writer::new(out)?)),
             Format::Parquet => Self::Parquet(Box::new(table::Writer::new(out)?)),
         })
     }
