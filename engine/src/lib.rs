@@ -8,6 +8,7 @@
 
 pub mod acts;
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod compensations;
 pub mod config;

@@ -16,6 +16,8 @@ use crate::api::orra::VERSION_HEADER;
 
 /// How long to wait for an answer: planning with a slow model takes minutes.
 const ANSWER_WITHIN: Duration = Duration::from_secs(300);
+/// How long a stream may last.
+const STREAM_WITHIN: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// How long to wait for a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
@@ -114,6 +116,32 @@ impl Client {
         Some(version.to_owned())
     }
 
+    /// `GET`, to be read as it comes.
+    pub async fn stream(
+        &self,
+        segments: &[&str],
+        query: &[(&str, String)],
+        headers: HeaderMap,
+    ) -> Result<reqwest::Response, CliError> {
+        let mut url = self.url(segments);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let request = self
+            .http
+            .get(url)
+            .headers(self.headers.clone())
+            .headers(headers)
+            .timeout(STREAM_WITHIN);
+        let answer = request.send().await.map_err(|e| self.unreachable(&e))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|e| self.unreachable(&e))?;
+        Err(refusal(status, &body))
+    }
+
     /// Whether a server answers there, asked quickly.
     pub async fn is_up(&self) -> bool {
         self.http
@@ -157,7 +185,8 @@ impl Client {
         decode(status, &body)
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> CliError {
+    /// The error of a connection that broke.
+    pub fn unreachable(&self, error: &reqwest::Error) -> CliError {
         let reason = if error.is_timeout() {
             "it did not answer in time".into()
         } else {
@@ -200,18 +229,7 @@ pub fn read<T: DeserializeOwned>(answer: &Value) -> Result<T, CliError> {
 
 fn decode(status: StatusCode, body: &[u8]) -> Result<Value, CliError> {
     if !status.is_success() {
-        #[derive(Deserialize)]
-        struct Envelope {
-            error: Refusal,
-        }
-        let refusal = match serde_json::from_slice::<Envelope>(body) {
-            Ok(envelope) => envelope.error,
-            Err(_) => Refusal::default(),
-        };
-        return Err(CliError::Refused {
-            status: status.as_u16(),
-            refusal,
-        });
+        return Err(refusal(status, body));
     }
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Value::Null);
@@ -221,6 +239,43 @@ fn decode(status: StatusCode, body: &[u8]) -> Result<Value, CliError> {
             "the server's answer is not JSON ({e}): is it an orchestrion server?"
         ))
     })
+}
+
+/// What an answer that is no success says: as orra's wire has it, or as a problem (RFC 9457).
+fn refusal(status: StatusCode, body: &[u8]) -> CliError {
+    #[derive(Deserialize)]
+    struct Envelope {
+        error: Refusal,
+    }
+    #[derive(Deserialize)]
+    #[serde(default)]
+    #[derive(Default)]
+    struct Problem {
+        detail: String,
+        code: String,
+        param: String,
+        reasons: Vec<String>,
+    }
+    let refusal = match serde_json::from_slice::<Envelope>(body) {
+        Ok(envelope) => envelope.error,
+        Err(_) => {
+            let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
+            let mut message = problem.detail;
+            for reason in problem.reasons {
+                message = format!("{message}\n  {reason}");
+            }
+            Refusal {
+                message,
+                code: problem.code,
+                param: problem.param,
+                ..Refusal::default()
+            }
+        }
+    };
+    CliError::Refused {
+        status: status.as_u16(),
+        refusal,
+    }
 }
 
 /// Parses a base URL; a bare `host:port` is taken for `http://host:port`.

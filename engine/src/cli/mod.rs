@@ -6,20 +6,25 @@
 //! code; what is for people alone (errors, the spinner) goes to standard error.
 
 mod api_keys;
+mod audit;
 mod client;
 mod comp_fail;
 mod config;
+mod diff;
 mod error;
 mod follow;
+mod fork;
 mod input;
 mod inspect;
 mod login;
+mod logs;
 mod manual;
 mod projects;
 mod ps;
 mod receive;
 mod render;
 mod replay;
+mod replay_file;
 mod reset;
 mod serve;
 mod services;
@@ -106,6 +111,15 @@ pub enum Command {
     /// What could not be undone: look at it, decide about it, run reverts again
     #[command(name = "comp-fail", subcommand)]
     CompFail(comp_fail::CompFailCommand),
+    /// Tell what happens in an orchestration, record by record
+    Logs(logs::LogsArgs),
+    /// Say in words where two orchestrations first part
+    Diff(diff::DiffArgs),
+    /// Run an orchestration again from one of its tasks on, with the recorded results of all that does not depend on it
+    Fork(fork::ForkArgs),
+    /// Export what happened, chained and signed, and verify such exports
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Manage the client's configuration
     #[command(subcommand)]
     Config(reset::ConfigCommand),
@@ -177,6 +191,10 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Ps(args) => ps::run(&open()?, args).await,
         Command::Inspect(args) => inspect::run(&open()?, args).await,
         Command::Replay(args) => replay::run(&open()?, args).await,
+        Command::Logs(args) => logs::run(&open()?, args).await,
+        Command::Diff(args) => diff::run(&open()?, args).await,
+        Command::Fork(args) => fork::run(&open()?, args).await,
+        Command::Audit(command) => audit::run(&open()?, command).await,
         Command::Config(command) => reset::run(&open()?, command),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),

@@ -16,8 +16,12 @@ const SUMMARY_LENGTH_MIN: usize = 30;
 /// What to replay.
 #[derive(Debug, Args)]
 pub struct ReplayArgs {
-    /// The orchestration's id
-    pub id: String,
+    /// The orchestration's id; with a file only where the file holds several
+    #[arg(required_unless_present = "file")]
+    pub id: Option<String>,
+    /// Replay an audit export of it, without any server
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<std::path::PathBuf>,
     /// Stop after that record, and show the state there
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub until: Option<u64>,
@@ -28,6 +32,11 @@ pub struct ReplayArgs {
 
 /// Replays it. A state that differs from the stored one is a failure.
 pub async fn run(session: &Session, args: ReplayArgs) -> Result<(), CliError> {
+    if let Some(file) = &args.file {
+        let replay = super::replay_file::replay(file, args.id.as_deref(), args.until)?;
+        return told(session, &args, &replay, None);
+    }
+    let id = args.id.clone().unwrap_or_default();
     let target = session.target().await?;
     let query: Vec<(&str, String)> = args
         .until
@@ -36,29 +45,48 @@ pub async fn run(session: &Session, args: ReplayArgs) -> Result<(), CliError> {
         .collect();
     let answer = target
         .client
-        .get(&["orchestrations", &args.id, "replay"], &query)
+        .get(&["orchestrations", &id, "replay"], &query)
         .await?;
     let replay: Replay = client::read(&answer)?;
+    told(session, &args, &replay, Some(&answer))
+}
+
+/// Shows a replay; one that came out otherwise is a failure. Of a file, `answer` is `None`, and it is compared with itself alone.
+fn told(
+    session: &Session,
+    args: &ReplayArgs,
+    replay: &Replay,
+    answer: Option<&serde_json::Value>,
+) -> Result<(), CliError> {
     if session.json {
-        show_json(&answer)?;
+        match answer {
+            Some(answer) => show_json(answer)?,
+            None => show_json(&super::replay_file::as_json(replay))?,
+        }
     } else {
         let look = &session.look;
         let state = match replay.until.or(args.until) {
-            Some(until) => state_at(look, &replay, until),
+            Some(until) => state_at(look, replay, until),
             None => String::new(),
         };
         show(&format!(
             "{}{state}{}",
-            story(look, &replay, args.wide),
-            verdict(look, &replay)
+            story(look, replay, args.wide),
+            match answer {
+                Some(_) => verdict(look, replay),
+                None => super::replay_file::verdict(look, replay),
+            }
         ))?;
     }
     // The server compares the whole fold, also when it shows only the beginning.
     if !replay.verified {
-        return Err(CliError::Failed(format!(
-            "the journal of {} does not lead to the stored state: keep a copy of the data folder, and report this",
-            args.id
-        )));
+        return Err(CliError::Failed(match answer {
+            Some(_) => format!(
+                "the journal of {} does not lead to the stored state: keep a copy of the data folder, and report this",
+                replay.id
+            ),
+            None => format!("the journal of {} does not replay", replay.id),
+        }));
     }
     Ok(())
 }

@@ -17,8 +17,10 @@ pub struct JournalReader {
     shard: ShardId,
     namespace: Namespace,
     run_id: RunId,
-    /// The number of the next record, from 0; an entry begins there.
+    /// Where the next entry begins, as its key says it.
     next: u64,
+    /// Records that were read.
+    seen: u64,
 }
 
 impl JournalReader {
@@ -35,12 +37,13 @@ impl JournalReader {
             namespace: namespace.clone(),
             run_id,
             next: 0,
+            seen: 0,
         }
     }
 
     /// How many records were read.
     pub fn seen(&self) -> u64 {
-        self.next
+        self.seen
     }
 
     /// The next records with their numbers, from 0; none when all that is committed was read.
@@ -54,7 +57,8 @@ impl JournalReader {
             };
             let decoded = read_entry(&**self.handle.store(), key, entry)?;
             let count = decoded.len() as u64;
-            records.extend((*first_seq..).zip(decoded));
+            records.extend((self.seen..).zip(decoded));
+            self.seen += count;
             self.next = first_seq + count;
         }
         Ok(records)

@@ -26,6 +26,7 @@ use self::grpc::Grpc;
 use crate::api::access::Access;
 use crate::api::orra::{Admission, Api, ApiParts, OpenSockets, Pulse, router};
 use crate::api::v1::Durations;
+use crate::audit::sign::AuditKey;
 use crate::cli::ServeArgs;
 use crate::compensations::Compensations;
 use crate::config::{ConfigError, Settings, Sources};
@@ -304,6 +305,7 @@ impl Running {
         let disk = Arc::new(store);
         let store: Arc<dyn Store> = disk.clone();
         let registry = Registry::load(&*store).map_err(unopened)?;
+        let audit_key = AuditKey::of_folder(&folder, &SystemChance).map_err(unusable)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let ids: Arc<dyn Chance> = Arc::new(SystemChance);
         let planner = Arc::new(planner(&settings, clock.clone())?);
@@ -372,6 +374,7 @@ impl Running {
             pulse: Pulse::default(),
             planner,
             durations: Durations::default(),
+            audit_key,
         });
         let grpc = Grpc::new(&api, doors.access)?;
         tracing::debug!(tls = grpc.speaks_tls(), "serving gRPC");

@@ -26,7 +26,7 @@ pub(crate) mod health;
 pub mod json;
 mod listing;
 mod projects;
-mod replay;
+pub(crate) mod replay;
 mod services;
 pub mod socket;
 pub(crate) mod story;
@@ -53,6 +53,7 @@ pub use self::auth::{Admission, Peer};
 pub(crate) use self::auth::{Caller, authenticate};
 pub use self::health::Pulse;
 use super::v1;
+use crate::audit::sign::AuditKey;
 use crate::compensations::Compensations;
 use crate::config::Settings;
 use crate::engine::handle::Handle;
@@ -106,6 +107,8 @@ pub struct ApiParts {
     pub planner: Arc<Planner>,
     /// How long services took.
     pub durations: v1::Durations,
+    /// Signs audit exports.
+    pub audit_key: AuditKey,
 }
 
 impl Api {

@@ -163,7 +163,7 @@ fn replayed(records: &[Record], kept: &MutableState, until: usize) -> Replayed {
 }
 
 /// A state, for people.
-fn state_json(state: &MutableState) -> Value {
+pub(crate) fn state_json(state: &MutableState) -> Value {
     let time = |at: i64| (at != 0).then(|| rfc3339(Timestamp(at)));
     json!({
         "workflowId": state.workflow_id,

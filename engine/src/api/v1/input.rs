@@ -9,7 +9,9 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use orchestrion_history::ids::{Namespace, Timestamp, WorkflowId};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::problem::{Code, Problem};
 use crate::acts::Actor;
@@ -73,6 +75,16 @@ impl<T: DeserializeOwned> FromRequest<Api> for Json<T> {
                 return Err(Problem::new(Code::InvalidRequest, detail));
             }
         };
+        if bytes
+            .trim_ascii()
+            .first()
+            .is_some_and(|first| *first != b'{')
+        {
+            return Err(Problem::new(
+                Code::InvalidRequest,
+                "the request body must be a JSON object",
+            ));
+        }
         if bytes.is_empty() {
             return Err(Problem::new(
                 Code::InvalidRequest,
@@ -100,6 +112,47 @@ fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     let detail =
         format!("the content type is {given:?}: send application/json in the Content-Type header");
     Err(Problem::new(Code::UnsupportedMedia, detail).param("Content-Type"))
+}
+
+/// A member that must be an object: the derived reading of a type takes an array for one as well.
+pub fn object<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<T, D::Error> {
+    let value = Value::deserialize(from)?;
+    if !value.is_object() {
+        return Err(D::Error::custom("it must be a JSON object"));
+    }
+    T::deserialize(value).map_err(D::Error::custom)
+}
+
+/// The same, or null.
+pub fn object_or_null<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    match Value::deserialize(from)? {
+        Value::Null => Ok(None),
+        value => object(value).map(Some).map_err(D::Error::custom),
+    }
+}
+
+/// An array of objects, or null.
+pub fn objects_or_null<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    from: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let Some(values) = Option::<Vec<Value>>::deserialize(from)? else {
+        return Ok(None);
+    };
+    let items: Result<Vec<T>, serde_json::Error> = values.into_iter().map(object).collect();
+    items.map(Some).map_err(D::Error::custom)
+}
+
+/// A whole number, also one that is written with a point and zeros, or null.
+pub fn whole_or_null<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(from)? else {
+        return Ok(None);
+    };
+    if number.fract() != 0.0 || !(0.0..=f64::from(u32::MAX)).contains(&number) {
+        return Err(D::Error::custom("it must be a whole number"));
+    }
+    Ok(Some(number as u32))
 }
 
 /// The id in a path.
@@ -190,7 +243,8 @@ pub fn instant(name: &'static str, text: &str) -> Result<Timestamp, Problem> {
         Problem::new(Code::InvalidRequest, detail).param(name)
     };
     let at: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
-    i64::try_from(at.as_nanosecond())
-        .map(Timestamp)
-        .map_err(|_| wrong())
+    // What our clock cannot say is before, or behind, all that it ever says.
+    let nanos = at.as_nanosecond();
+    let bound = if nanos < 0 { i64::MIN } else { i64::MAX };
+    Ok(Timestamp(i64::try_from(nanos).unwrap_or(bound)))
 }

@@ -53,13 +53,14 @@ pub struct Wanted {
     #[param(minimum = 1, maximum = 500)]
     limit: Option<u32>,
     /// `nextCursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]{32}$")]
     cursor: Option<String>,
 }
 
 /// A page.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Page {
+pub struct OrchestrationPage {
     /// Newest first.
     items: Vec<Line>,
     /// Where the next page begins; null at the end. A page may be short, even empty, although there is a next one.
@@ -90,7 +91,7 @@ pub struct Line {
     get, path = "/orchestrations", operation_id = "listOrchestrations", tag = "orchestrations",
     params(Wanted),
     responses(
-        (status = 200, description = "A page of them, newest first.", body = Page),
+        (status = 200, description = "A page of them, newest first.", body = OrchestrationPage),
         (status = 400, description = "The query is wrong.", body = ProblemView, content_type = "application/problem+json"),
         (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
         (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
@@ -135,7 +136,10 @@ pub async fn list(
             items.push(Line::of(item));
         }
     }
-    Ok(respond(StatusCode::OK, &Page { items, next_cursor }))
+    Ok(respond(
+        StatusCode::OK,
+        &OrchestrationPage { items, next_cursor },
+    ))
 }
 
 impl Line {

@@ -13,9 +13,11 @@
 //!
 //! Invariant: every body is JSON and every refusal a problem (RFC 9457); a route that is not in the document is not served.
 
+mod audit;
 mod cancel;
 mod estimate;
 mod events;
+mod fork;
 mod input;
 mod listing;
 mod plans;
@@ -33,6 +35,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{InfoBuilder, License, OpenApi, OpenApiBuilder};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
@@ -56,6 +59,9 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(records::records))
         .routes(routes!(events::events))
         .routes(routes!(cancel::cancel))
+        .routes(routes!(fork::fork))
+        .routes(routes!(audit::audit))
+        .routes(routes!(audit::key))
         .routes(routes!(plans::plan).layer(large()))
         .routes(routes!(project::services))
         .routes(routes!(project::service, project::delete_service))
@@ -85,17 +91,43 @@ pub fn router(api: Api) -> Router<Api> {
 }
 
 /// The document, as it is served.
-pub fn document() -> OpenApi {
-    OpenApiRouter::with_openapi(about())
+pub fn document() -> Value {
+    let document = OpenApiRouter::with_openapi(about())
         .nest(PREFIX, documented())
-        .into_openapi()
+        .into_openapi();
+    let mut document = serde_json::to_value(document).expect("the document has string keys only");
+    absent_not_null(&mut document);
+    document
+}
+
+/// What may be left out of a query or a header is never null there: in a URL, null is a word.
+fn absent_not_null(document: &mut Value) {
+    let paths = document
+        .get_mut("paths")
+        .and_then(Value::as_object_mut)
+        .into_iter()
+        .flat_map(|paths| paths.values_mut());
+    let operations = paths
+        .filter_map(Value::as_object_mut)
+        .flat_map(|path| path.values_mut());
+    let parameters = operations
+        .filter_map(|operation| operation.get_mut("parameters")?.as_array_mut())
+        .flatten();
+    for schema in parameters.filter_map(|parameter| parameter.get_mut("schema")) {
+        if let Some(Value::Array(types)) = schema.get_mut("type") {
+            types.retain(|kind| kind != "null");
+        }
+        if let Some(Value::Array(forms)) = schema.get_mut("oneOf") {
+            forms.retain(|form| form["type"] != "null");
+            if let [one] = forms.as_slice() {
+                *schema = one.clone();
+            }
+        }
+    }
 }
 
 fn document_json() -> String {
-    let text = document()
-        .to_pretty_json()
-        .expect("the document has string keys only");
-    text + "\n"
+    format!("{:#}\n", document())
 }
 
 fn about() -> OpenApi {
@@ -162,4 +194,66 @@ async fn observed(request: Request, next: Next) -> Response {
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guide() -> String {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    #[test]
+    fn the_reference_has_the_routes_of_the_document_and_no_others() {
+        let document = document();
+        let mut expected = Vec::new();
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let summary = operation["summary"].as_str().unwrap();
+                expected.push(format!(
+                    "| `{} {path}` | {summary} |",
+                    method.to_uppercase()
+                ));
+            }
+        }
+        let guide = guide();
+        let told: Vec<&str> = guide
+            .lines()
+            .filter(|line| line.starts_with("| `") && line.contains(" /v1/"))
+            .collect();
+        assert_eq!(
+            told,
+            expected,
+            "docs/api.md ends with this table:\n{}",
+            expected.join("\n")
+        );
+    }
+
+    #[test]
+    fn the_reference_has_every_code_of_a_problem() {
+        let guide = guide();
+        for code in problem::Code::ALL {
+            assert!(guide.contains(&code.documented()), "{}", code.documented());
+        }
+    }
+
+    #[test]
+    fn no_parameter_may_be_null() {
+        let document = document();
+        let paths = document["paths"].as_object().unwrap().values();
+        let operations = paths.flat_map(|path| path.as_object().unwrap().values());
+        let parameters: Vec<&Value> = operations
+            .filter_map(|operation| operation["parameters"].as_array())
+            .flatten()
+            .collect();
+        assert!(parameters.len() > 20);
+        for parameter in parameters {
+            assert!(
+                !parameter["schema"].to_string().contains("\"null\""),
+                "{parameter}"
+            );
+        }
+    }
 }

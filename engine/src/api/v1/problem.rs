@@ -9,6 +9,8 @@
 //! | `conflict`            | 409    | it is not in a state in which this can be done                    |
 //! | `too_large`           | 413    | more bytes than this route takes                                  |
 //! | `unsupported_media`   | 415    | a body that does not say that it is JSON                          |
+//! | `invalid_data`        | 422    | parameters that contradict each other                             |
+//! | `invalid_url`         | 422    | a URL that deliveries cannot or may not go to                     |
 //! | `plan_refused`        | 422    | the submitted plan is not valid; `reasons` says why, one by one   |
 //! | `not_actionable`      | 422    | the action cannot be done with the services there are             |
 //! | `planning_failed`     | 422    | no plan came of it                                                |
@@ -85,6 +87,10 @@ pub enum Code {
     TooLarge,
     /// A body that does not say that it is JSON.
     UnsupportedMedia,
+    /// Parameters that contradict each other.
+    InvalidData,
+    /// A URL that cannot be called.
+    InvalidUrl,
     /// The submitted plan is not valid.
     PlanRefused,
     /// It cannot be done with the services there are.
@@ -102,6 +108,34 @@ pub enum Code {
 }
 
 impl Code {
+    /// All of them.
+    #[cfg(test)]
+    pub const ALL: [Self; 16] = [
+        Self::InvalidRequest,
+        Self::Unauthorized,
+        Self::NotFound,
+        Self::MethodNotAllowed,
+        Self::Conflict,
+        Self::TooLarge,
+        Self::UnsupportedMedia,
+        Self::InvalidData,
+        Self::InvalidUrl,
+        Self::PlanRefused,
+        Self::NotActionable,
+        Self::PlanningFailed,
+        Self::IdempotencyKeyReused,
+        Self::LimitReached,
+        Self::Internal,
+        Self::Unavailable,
+    ];
+
+    /// Its name and status, as the documentation has them.
+    #[cfg(test)]
+    pub fn documented(self) -> String {
+        let (name, status, _) = self.row();
+        format!("| `{name}` | {} |", status.as_u16())
+    }
+
     fn row(self) -> (&'static str, StatusCode, &'static str) {
         use StatusCode as S;
         match self {
@@ -123,6 +157,16 @@ impl Code {
                 "unsupported_media",
                 S::UNSUPPORTED_MEDIA_TYPE,
                 "the body must be JSON",
+            ),
+            Self::InvalidData => (
+                "invalid_data",
+                S::UNPROCESSABLE_ENTITY,
+                "the parameters contradict each other",
+            ),
+            Self::InvalidUrl => (
+                "invalid_url",
+                S::UNPROCESSABLE_ENTITY,
+                "the url cannot be called",
             ),
             Self::PlanRefused => (
                 "plan_refused",
@@ -265,7 +309,10 @@ impl From<ApiError> for Problem {
                     Code::InvalidRequest
                 }
             }
-            (Kind::InvalidRequest | Kind::InputValidation, _) => Code::InvalidRequest,
+            (Kind::InputValidation, _) => Code::InvalidUrl,
+            (_, _) if matches!(parts.param, "url" | "webhook") => Code::InvalidUrl,
+            (Kind::InvalidRequest, _) if parts.param == "data" => Code::InvalidData,
+            (Kind::InvalidRequest, _) => Code::InvalidRequest,
             (Kind::NotExist, _) => Code::NotFound,
             (Kind::Unauthorized, _) => Code::Unauthorized,
             (Kind::TooLarge, _) => Code::TooLarge,
@@ -307,6 +354,9 @@ impl From<StoreError> for Problem {
 impl From<RegistryError> for Problem {
     fn from(error: RegistryError) -> Self {
         match &error {
+            RegistryError::TooLong { .. } | RegistryError::InvalidUrl { .. } => {
+                Self::new(Code::InvalidUrl, error.to_string()).param("url")
+            }
             RegistryError::Limit { .. } => Self::new(Code::LimitReached, error.to_string()),
             RegistryError::UnknownService(_) => Self::new(Code::NotFound, error.to_string()),
             RegistryError::Unknown { what, id, .. } => {

@@ -397,10 +397,7 @@ pub struct Webhooks {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewWebhook {
     /// An absolute http or https URL.
-    #[schema(
-        max_length = 2048,
-        pattern = "^https?://[A-Za-z0-9.-]+(:[0-9]{1,4})?(/[A-Za-z0-9._~/-]*)?$"
-    )]
+    #[schema(max_length = 2048)]
     url: String,
     /// What it is told of.
     #[serde(default = "orchestration")]
@@ -451,7 +448,7 @@ pub async fn webhooks(
         (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large.", body = ProblemView, content_type = "application/problem+json"),
         (status = 415, description = "The body is not JSON.", body = ProblemView, content_type = "application/problem+json"),
-        (status = 422, description = "There are too many.", body = ProblemView, content_type = "application/problem+json"),
+        (status = 422, description = "It is no URL that can be called, or there are too many.", body = ProblemView, content_type = "application/problem+json"),
         (status = 503, description = "Not now.", body = ProblemView, content_type = "application/problem+json"),
     ),
 )]

@@ -103,7 +103,7 @@ pub struct Wanted {
 /// A page of a journal.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Page {
+pub struct RecordPage {
     /// The orchestration.
     execution_id: String,
     /// Its run.
@@ -121,7 +121,7 @@ pub struct Page {
     get, path = "/orchestrations/{id}/records", operation_id = "listRecords", tag = "orchestrations",
     params(("id" = String, Path, description = "The orchestration."), Wanted),
     responses(
-        (status = 200, description = "A page of its journal.", body = Page),
+        (status = 200, description = "A page of its journal.", body = RecordPage),
         (status = 400, description = "The query is wrong.", body = ProblemView, content_type = "application/problem+json"),
         (status = 401, description = "The key is of no project.", body = ProblemView, content_type = "application/problem+json"),
         (status = 404, description = "There is no such orchestration.", body = ProblemView, content_type = "application/problem+json"),
@@ -170,7 +170,7 @@ pub async fn records(
         .filter(|_| more);
     Ok(respond(
         StatusCode::OK,
-        &Page {
+        &RecordPage {
             execution_id: id,
             run_id: run_id.to_string(),
             items,

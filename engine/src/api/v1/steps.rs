@@ -84,7 +84,13 @@ pub struct TasksPlan {
 
 /// The draft of a plan as it came.
 pub fn draft_of(plan: &Value, action: &str) -> Result<Value, Problem> {
-    if plan.get("steps").is_some() {
+    if let Some(steps) = plan.get("steps") {
+        let objects = |steps: &Vec<Value>| steps.iter().all(Value::is_object);
+        if !steps.as_array().is_some_and(objects) {
+            return Err(refused(vec![
+                "`steps` must be an array of objects".to_owned(),
+            ]));
+        }
         let plan: StepsPlan = serde_json::from_value(plan.clone()).map_err(|error| {
             refused(vec![format!(
                 "the plan is not what this route takes: {error}"

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::input::{Acting, Json, bounded};
+use super::input::{Acting, Json, bounded, object, object_or_null, objects_or_null, whole_or_null};
 use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use super::show::{ExecutionStatus, step_views};
@@ -28,9 +28,14 @@ const ACTION_CHARS_MAX: usize = 65_536;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewOrchestration {
     /// What is wanted.
+    #[serde(deserialize_with = "object")]
     pub action: NewAction,
     /// Values that the action is about. Each field once.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "objects_or_null"
+    )]
     #[schema(max_items = 1000)]
     pub data: Option<Vec<NewParameter>>,
     /// A plan to follow; without one the planner makes it.
@@ -47,13 +52,14 @@ pub struct NewOrchestration {
     pub health_check_grace_period: Option<Span>,
     /// Where this one's end is told, beside the project's webhooks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(
-        max_length = 2048,
-        pattern = "^https?://[A-Za-z0-9.-]+(:[0-9]{1,4})?(/[A-Za-z0-9._~/-]*)?$"
-    )]
+    #[schema(max_length = 2048)]
     pub webhook: Option<String>,
     /// How patient to be otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "object_or_null"
+    )]
     pub options: Option<NewOptions>,
 }
 
@@ -84,7 +90,10 @@ pub struct NewParameter {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct NewOptions {
     /// Attempts of a task.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "whole_or_null"
+    )]
     #[schema(minimum = 1, maximum = 1000000)]
     pub task_attempts: Option<u32>,
     /// The wait before the second attempt of a task.
@@ -100,7 +109,10 @@ pub struct NewOptions {
     #[schema(minimum = 1, maximum = 1000)]
     pub retry_factor: Option<f64>,
     /// Attempts of a revert.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "whole_or_null"
+    )]
     #[schema(minimum = 1, maximum = 1000000)]
     pub compensation_attempts: Option<u32>,
     /// How long one attempt of a revert may take.
@@ -108,7 +120,10 @@ pub struct NewOptions {
     #[schema(value_type = Option<Span>)]
     pub compensation_timeout: Option<Span>,
     /// Attempts of the planning.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "whole_or_null"
+    )]
     #[schema(minimum = 1, maximum = 1000000)]
     pub planning_attempts: Option<u32>,
     /// How long one attempt of the planning may take.
