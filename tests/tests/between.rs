@@ -454,3 +454,33 @@ fn a_reset_makes_a_run_of_a_part_of_another_in_one_batch() {
         Err(CallError::Rejected(Rejection::Invalid(_)))
     ));
 }
+
+#[test]
+fn a_run_made_by_a_reset_hears_of_children_that_ended_before_it_was_made() {
+    let mut world = World::new();
+    world.start("p");
+    world.turn("p", vec![child("c", ParentClosePolicy::Terminate)]);
+    world.turn("c", vec![continue_as_new()]);
+    let next_event_id = world.state("p").next_event_id;
+    world.turn("p", vec![]);
+    world.turn("c", vec![complete()]);
+    world
+        .ask(
+            target("p"),
+            Request::Reset(Box::new(ResetWorkflow {
+                finish_event_id: next_event_id + 1,
+                ..Default::default()
+            })),
+        )
+        .unwrap();
+    assert_eq!(
+        world.events("p"),
+        [
+            "Started",
+            "StartChildInitiated",
+            "ChildStarted",
+            "ChildCompleted"
+        ]
+    );
+    world.check("p");
+}
