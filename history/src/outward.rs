@@ -278,7 +278,23 @@ fn execution(
 
 fn parent(state: &MutableState) -> Option<Outward> {
     let parent = state.parent.clone()?;
-    let outcome = match state.untold_close.get()?.attributes? {
+    let outcome = outcome_of(state.untold_close.get()?.attributes?);
+    Some(Outward::TellParent {
+        closed: Box::new(ChildClosed {
+            initiated_event_id: parent.initiated_event_id,
+            execution: ExecutionRef {
+                workflow_id: state.workflow_id.clone(),
+                run_id: state.run_id.clone(),
+            },
+            outcome,
+        }),
+        parent,
+    })
+}
+
+/// What a close event means to the parent.
+pub fn outcome_of(close: Attributes) -> ChildOutcome {
+    match close {
         Attributes::WorkflowExecutionCompletedEventAttributes(a) => {
             ChildOutcome::Completed(a.result)
         }
@@ -293,16 +309,5 @@ fn parent(state: &MutableState) -> Option<Outward> {
             ChildOutcome::TimedOut(a.retry_state())
         }
         _ => ChildOutcome::Terminated,
-    };
-    Some(Outward::TellParent {
-        closed: Box::new(ChildClosed {
-            initiated_event_id: parent.initiated_event_id,
-            execution: ExecutionRef {
-                workflow_id: state.workflow_id.clone(),
-                run_id: state.run_id.clone(),
-            },
-            outcome,
-        }),
-        parent,
-    })
+    }
 }

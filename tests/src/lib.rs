@@ -16,6 +16,7 @@ pub mod fake_sdk;
 pub mod plan;
 pub mod project;
 pub mod py_service;
+pub mod runs;
 pub mod settings;
 pub mod sim;
 pub mod store_suite;

@@ -1,288 +1,23 @@
 //! Runs that act on each other, in the engine's own loop: one batch each, bounded rounds, and nothing lost or done twice by a crash.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrion::engine::call::{Call, ReplyTo};
-use orchestrion::engine::{Accepted, CallError, Core, EngineOptions, NoSurroundings, Target};
-use orchestrion::seams::SeededChance;
-use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp, WorkflowId};
-use orchestrion_history::record::Record;
-use orchestrion_history::replay;
+use orchestrion::engine::{CallError, Target};
+use orchestrion_history::ids::RunId;
 use orchestrion_history::request::{
     CompleteWorkflowTask, OnConflict, Rejection, Reply, Request, ResetWorkflow, SignalWorkflow,
     StartWorkflow, WorkflowTaskStart,
 };
-use orchestrion_history::state::{MutableState, Status, WorkflowTask};
-use orchestrion_history::store::{KeyRange, MemoryStore, Store, StoreErrorKind, read_entry};
-use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
-use orchestrion_proto::temporal::api::command::v1::{
-    Command, CompleteWorkflowExecutionCommandAttributes,
-    ContinueAsNewWorkflowExecutionCommandAttributes, FailWorkflowExecutionCommandAttributes,
-    RequestCancelExternalWorkflowExecutionCommandAttributes,
-    SignalExternalWorkflowExecutionCommandAttributes, StartChildWorkflowExecutionCommandAttributes,
-};
-use orchestrion_proto::temporal::api::common::v1::{RetryPolicy, WorkflowExecution, WorkflowType};
+use orchestrion_history::state::{Status, WorkflowTask};
+use orchestrion_history::store::StoreErrorKind;
+use orchestrion_proto::temporal::api::common::v1::RetryPolicy;
 use orchestrion_proto::temporal::api::enums::v1::{
     ParentClosePolicy, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
 };
-use orchestrion_proto::temporal::api::failure::v1::Failure;
-use tokio::sync::oneshot;
-
-const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000_000);
-
-struct World {
-    store: MemoryStore,
-    core: Core,
-    now: Timestamp,
-    /// Processes so far: each has its own chance, or they would give the same run ids.
-    processes: u64,
-}
-
-impl World {
-    fn new() -> Self {
-        let store = MemoryStore::new();
-        let core = recover(&store, EPOCH, 0);
-        Self {
-            store,
-            core,
-            now: EPOCH,
-            processes: 1,
-        }
-    }
-
-    /// The process is gone; a new one opens the same store.
-    fn crash(&mut self) {
-        self.core = recover(&self.store, self.now, self.processes);
-        self.processes += 1;
-    }
-
-    fn round(&mut self) {
-        self.core.round(self.now, std::iter::empty());
-    }
-
-    fn advance(&mut self, by: Duration) {
-        self.now = self.now.plus(by);
-        self.round();
-    }
-
-    fn ask(&mut self, target: Target, request: Request) -> Result<Accepted, CallError> {
-        let (reply, mut answer) = oneshot::channel();
-        let call = Call::Request {
-            target,
-            request: Box::new(request),
-            reply: ReplyTo::Caller(reply),
-        };
-        self.core.round(self.now, std::iter::once(call));
-        answer.try_recv().unwrap()
-    }
-
-    fn start_with(
-        &mut self,
-        id: &str,
-        change: impl FnOnce(&mut StartWorkflow),
-    ) -> Result<Accepted, CallError> {
-        let mut start = StartWorkflow {
-            workflow_id: id.to_owned(),
-            workflow_type: "work".to_owned(),
-            task_queue: "q".to_owned(),
-            request_id: format!("start-{id}"),
-            ..Default::default()
-        };
-        change(&mut start);
-        self.ask(target(id), Request::Start(Box::new(start)))
-    }
-
-    fn start(&mut self, id: &str) {
-        self.start_with(id, |_| {}).unwrap();
-    }
-
-    fn state(&mut self, id: &str) -> MutableState {
-        self.state_of(target(id)).unwrap()
-    }
-
-    fn state_of(&mut self, target: Target) -> Result<MutableState, CallError> {
-        let (reply, mut answer) = oneshot::channel();
-        let call = Call::Inspect { target, reply };
-        self.core.round(self.now, std::iter::once(call));
-        answer.try_recv().unwrap().map(|state| *state)
-    }
-
-    /// A worker answers the run's workflow task.
-    fn turn(&mut self, id: &str, commands: Vec<Command>) {
-        let state = self.state(id);
-        let (scheduled_event_id, attempt, at, request_id) = match &state.workflow_task {
-            WorkflowTask::Scheduled {
-                scheduled_event_id,
-                attempt,
-                ..
-            } => (*scheduled_event_id, *attempt, self.now, "poll".to_owned()),
-            WorkflowTask::Started {
-                scheduled_event_id,
-                attempt,
-                at,
-                request_id,
-                ..
-            } => (
-                *scheduled_event_id,
-                *attempt,
-                Timestamp(*at),
-                request_id.clone(),
-            ),
-            WorkflowTask::None => panic!("{id} has no workflow task"),
-        };
-        let complete = CompleteWorkflowTask {
-            start: WorkflowTaskStart {
-                scheduled_event_id,
-                attempt,
-                scheduled_at: self.now,
-                at,
-                request_id,
-                ..Default::default()
-            },
-            commands,
-            ..Default::default()
-        };
-        let run = Target {
-            run_id: RunId::parse(&state.run_id),
-            ..target(id)
-        };
-        let done = self
-            .ask(run, Request::CompleteWorkflowTask(Box::new(complete)))
-            .unwrap();
-        assert_eq!(done.reply, Reply::Done);
-    }
-
-    /// The names of the newest run's events, without those of workflow tasks.
-    fn events(&mut self, id: &str) -> Vec<String> {
-        let run_id = RunId::parse(&self.state(id).run_id).unwrap();
-        self.events_of(id, run_id)
-    }
-
-    fn events_of(&self, id: &str, run_id: RunId) -> Vec<String> {
-        let events = self
-            .records(id, run_id)
-            .into_iter()
-            .filter(|r| r.event().is_some());
-        events
-            .map(|record| record.type_name())
-            .filter(|name| !name.starts_with("WorkflowTask"))
-            .map(|name| name.replace("WorkflowExecution", ""))
-            .collect()
-    }
-
-    fn records(&self, id: &str, run_id: RunId) -> Vec<Record> {
-        let workflow_id = WorkflowId::parse(id).unwrap();
-        let shard = ShardId::of(&home(), &workflow_id, 3);
-        let range = KeyRange::journal_of(shard, &home(), run_id);
-        let page = self.store.scan(&range, usize::MAX, false).unwrap();
-        let entries = page.entries.iter();
-        entries
-            .flat_map(|(key, entry)| read_entry(&self.store, key, entry).unwrap())
-            .collect()
-    }
-
-    /// What the engine holds is what the journal says.
-    fn check(&mut self, id: &str) {
-        let state = self.state(id);
-        let run_id = RunId::parse(&state.run_id).unwrap();
-        let folded = replay::fold(&self.records(id, run_id)).unwrap();
-        assert_eq!(replay::difference(&folded, &state), None);
-    }
-}
-
-fn recover(store: &MemoryStore, now: Timestamp, process: u64) -> Core {
-    let options = EngineOptions {
-        shards: 3,
-        ..EngineOptions::default()
-    };
-    Core::recover(
-        Arc::new(store.clone()),
-        Box::new(SeededChance::new(process)),
-        Box::new(NoSurroundings),
-        options,
-        now,
-    )
-    .unwrap()
-}
-
-fn home() -> Namespace {
-    Namespace::parse("home").unwrap()
-}
-
-fn target(id: &str) -> Target {
-    Target {
-        namespace: home(),
-        workflow_id: WorkflowId::parse(id).unwrap(),
-        run_id: None,
-    }
-}
-
-fn command(attributes: C) -> Command {
-    Command {
-        attributes: Some(attributes),
-        ..Default::default()
-    }
-}
-
-fn child(id: &str, policy: ParentClosePolicy) -> Command {
-    command(C::StartChildWorkflowExecutionCommandAttributes(
-        StartChildWorkflowExecutionCommandAttributes {
-            workflow_id: id.to_owned(),
-            workflow_type: Some(WorkflowType {
-                name: "part".to_owned(),
-            }),
-            parent_close_policy: policy.into(),
-            ..Default::default()
-        },
-    ))
-}
-
-fn complete() -> Command {
-    command(C::CompleteWorkflowExecutionCommandAttributes(
-        CompleteWorkflowExecutionCommandAttributes::default(),
-    ))
-}
-
-fn fail() -> Command {
-    command(C::FailWorkflowExecutionCommandAttributes(
-        FailWorkflowExecutionCommandAttributes {
-            failure: Some(Failure::default()),
-        },
-    ))
-}
-
-fn continue_as_new() -> Command {
-    command(C::ContinueAsNewWorkflowExecutionCommandAttributes(
-        ContinueAsNewWorkflowExecutionCommandAttributes::default(),
-    ))
-}
-
-fn signal(namespace: &str, id: &str, child_workflow_only: bool) -> Command {
-    #[expect(deprecated, reason = "SDKs still send it")]
-    command(C::SignalExternalWorkflowExecutionCommandAttributes(
-        SignalExternalWorkflowExecutionCommandAttributes {
-            namespace: namespace.to_owned(),
-            execution: Some(WorkflowExecution {
-                workflow_id: id.to_owned(),
-                run_id: String::new(),
-            }),
-            signal_name: "hello".to_owned(),
-            child_workflow_only,
-            ..Default::default()
-        },
-    ))
-}
-
-fn cancel(id: &str) -> Command {
-    command(C::RequestCancelExternalWorkflowExecutionCommandAttributes(
-        RequestCancelExternalWorkflowExecutionCommandAttributes {
-            workflow_id: id.to_owned(),
-            ..Default::default()
-        },
-    ))
-}
+use orchestrion_tests::runs::{
+    World, cancel, child, complete, continue_as_new, fail, signal, target,
+};
 
 #[test]
 fn a_child_is_started_and_its_parent_told_in_one_batch_each() {
@@ -718,4 +453,34 @@ fn a_reset_makes_a_run_of_a_part_of_another_in_one_batch() {
         refused,
         Err(CallError::Rejected(Rejection::Invalid(_)))
     ));
+}
+
+#[test]
+fn a_run_made_by_a_reset_hears_of_children_that_ended_before_it_was_made() {
+    let mut world = World::new();
+    world.start("p");
+    world.turn("p", vec![child("c", ParentClosePolicy::Terminate)]);
+    world.turn("c", vec![continue_as_new()]);
+    let next_event_id = world.state("p").next_event_id;
+    world.turn("p", vec![]);
+    world.turn("c", vec![complete()]);
+    world
+        .ask(
+            target("p"),
+            Request::Reset(Box::new(ResetWorkflow {
+                finish_event_id: next_event_id + 1,
+                ..Default::default()
+            })),
+        )
+        .unwrap();
+    assert_eq!(
+        world.events("p"),
+        [
+            "Started",
+            "StartChildInitiated",
+            "ChildStarted",
+            "ChildCompleted"
+        ]
+    );
+    world.check("p");
 }

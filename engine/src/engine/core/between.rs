@@ -67,7 +67,12 @@ impl Core {
             round.crossings += 1;
             match self.ask_other(round, run, asked, is_closed) {
                 Crossed::Noted(note) => {
-                    if let Err(error) = self.step(round, run, &note) {
+                    let noted = self.step(round, run, &note);
+                    if matches!(*note, Request::ChildStarted(_)) {
+                        // Asked for again after a reset, it may have ended long ago.
+                        self.hear_of_children(round, run, vec![id]);
+                    }
+                    if let Err(error) = noted {
                         tracing::error!(%error, run_id = %run.1, event_id = id, "what was asked of another run cannot be noted");
                         later = true;
                     }

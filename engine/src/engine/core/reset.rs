@@ -3,8 +3,12 @@
 use orchestrion_history::Context;
 use orchestrion_history::ids::{RunId, WorkflowId};
 use orchestrion_history::machines::reset::fork;
+use orchestrion_history::outward;
 use orchestrion_history::record::Record;
-use orchestrion_history::request::{Rejection, Reply, Request, ResetWorkflow, TerminateWorkflow};
+use orchestrion_history::request::{
+    ChildClosed, ChildOutcome, ExecutionRef, Rejection, Reply, Request, ResetWorkflow,
+};
+use orchestrion_history::state::ChildStage;
 use orchestrion_history::store::{KeyRange, read_entry};
 
 use crate::engine::handle::{Accepted, CallError, Target};
@@ -57,6 +61,12 @@ impl Core {
             return Err(self.contradicted(round, &run, error));
         }
         self.current.insert((base.0, workflow_id), run_id);
+        let children = self.executions[&run].state.children.iter();
+        let started = children
+            .filter(|(_, child)| child.stage == ChildStage::Started)
+            .map(|(id, _)| *id)
+            .collect();
+        self.hear_of_children(round, &run, started);
         Ok(Accepted {
             run_id,
             reply: Reply::Done,
@@ -79,13 +89,68 @@ impl Core {
         if newest == *base || !self.executions[&newest].state.is_running() {
             return Ok(());
         }
-        let terminate = TerminateWorkflow {
-            reason: format!("run {} was reset: {}", reset.base_run_id, reset.reason),
-            details: None,
-            identity: reset.identity.clone(),
+        // It has nothing of the new run's history, and its parent is not told: the new run has its part.
+        let leave = ResetWorkflow {
+            finish_event_id: 0,
+            ..reset.clone()
         };
-        self.step(round, &newest, &Request::Terminate(Box::new(terminate)))
+        self.step(round, &newest, &Request::Reset(Box::new(leave)))
             .map(|_| ())
+    }
+
+    /// Children that ended while the run could not hear of it: before a reset made it, or before it asked for them again.
+    pub(super) fn hear_of_children(&mut self, round: &mut Round, run: &RunKey, ids: Vec<i64>) {
+        for id in ids {
+            let Some(closed) = self.end_of_child(round, run, id) else {
+                continue;
+            };
+            if let Err(error) = self.step(round, run, &Request::ChildClosed(Box::new(closed))) {
+                tracing::warn!(%error, run_id = %run.1, event_id = id, "a child's end cannot be told");
+            }
+        }
+    }
+
+    /// How a child's chain ended, if it has.
+    fn end_of_child(&mut self, round: &Round, run: &RunKey, id: i64) -> Option<ChildClosed> {
+        let child = self.executions.get(run)?.state.children.get(&id)?;
+        let workflow_id = WorkflowId::parse(&child.workflow_id).ok()?;
+        let mut run_id = RunId::parse(&child.run_id)?;
+        let outcome = loop {
+            let target = Target {
+                namespace: run.0.clone(),
+                workflow_id: workflow_id.clone(),
+                run_id: Some(run_id),
+            };
+            let last = match self.find(&target) {
+                Ok(last) => last,
+                // It left after its retention, so it had ended; nobody knows how any more.
+                Err(CallError::Rejected(_)) => break ChildOutcome::Terminated,
+                Err(error) => {
+                    tracing::warn!(%error, %workflow_id, "a child cannot be read");
+                    return None;
+                }
+            };
+            let state = &self.executions[&last].state;
+            if state.is_running() {
+                return None;
+            }
+            let next = [&state.next_run_id, &state.reset_run_id];
+            if let Some(next) = next.into_iter().find_map(|id| RunId::parse(id)) {
+                run_id = next;
+                continue;
+            }
+            let journal = self.journal_of(round, &last).ok()?;
+            let close = journal.iter().rev().find_map(Record::event)?;
+            break outward::outcome_of(close.attributes.clone()?);
+        };
+        Some(ChildClosed {
+            initiated_event_id: id,
+            execution: ExecutionRef {
+                workflow_id: workflow_id.to_string(),
+                run_id: run_id.to_string(),
+            },
+            outcome,
+        })
     }
 
     /// All records of a run, those of this round included.
