@@ -48,6 +48,7 @@ pub use self::handle::{
 pub use self::matching::{Described, PollAnswer, Polled};
 use crate::orchestration::Effect;
 use crate::seams::{Chance, Clock};
+use crate::visibility::Catalogue;
 
 /// What the engine asks of its surroundings when it commits.
 pub trait Surroundings: Send + 'static {
@@ -56,6 +57,11 @@ pub trait Surroundings: Send + 'static {
 
     /// These entries are durable: deliver them.
     fn outbox_committed(&self, keys: Vec<Key>);
+
+    /// What runs of a namespace can be searched by; `None` takes any name.
+    fn catalogue(&self, _namespace: &Namespace) -> Option<Arc<Catalogue>> {
+        None
+    }
 
     /// How long closed runs of a namespace are kept.
     fn keep(&self, _namespace: &Namespace) -> Keep {

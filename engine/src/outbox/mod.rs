@@ -27,6 +27,8 @@ mod sign;
 mod tests;
 mod worker;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use orchestrion_history::ids::{Namespace, ShardId, Timestamp};
 use orchestrion_history::store::Key;
@@ -42,6 +44,7 @@ use crate::orchestration::effect::{
     COMPENSATION_EVENT_TYPE, compensation_body, compensation_event_id,
 };
 use crate::registry::{NamespaceState, Registry, Topic};
+use crate::visibility::Catalogue;
 
 /// Tells the worker of committed entries.
 #[derive(Debug, Clone)]
@@ -88,6 +91,10 @@ impl Surroundings for Outbox {
 
     fn outbox_committed(&self, keys: Vec<Key>) {
         self.notifier.committed(keys);
+    }
+
+    fn catalogue(&self, namespace: &Namespace) -> Option<Arc<Catalogue>> {
+        Some(self.registry.catalogue(namespace))
     }
 
     fn keep(&self, namespace: &Namespace) -> Keep {

@@ -149,7 +149,7 @@ fields! {
     HistorySizeBytes: Int,
     /// Nanoseconds from its execution time to its close; none while it is open.
     ExecutionDuration: Int,
-    /// Records in its journal; none while it is open.
+    /// Changes of its state, an event each; none while it is open.
     StateTransitionCount: Int,
     /// Of the execution that started it.
     ParentWorkflowId: Keyword,

@@ -95,7 +95,7 @@ pub fn info(row: Visibility) -> WorkflowExecutionInfo {
     };
     WorkflowExecutionInfo {
         execution: Some(of(&row.workflow_id, &run_id)),
-        first_run_id: run_id,
+        first_run_id: row.first_run_id.clone(),
         start_time: Some(timestamp(row.started_at)),
         execution_time: Some(timestamp(execution_at(&row))),
         close_time: closed.map(timestamp),

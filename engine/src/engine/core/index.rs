@@ -40,6 +40,9 @@ pub(in crate::engine) fn visibility(
         .search_attributes
         .iter()
         .filter_map(|(name, payload)| Some((name.clone(), payload.get()?)));
+    let begun = state.begun.get().unwrap_or_default();
+    let parent = begun.parent_workflow_execution.unwrap_or_default();
+    let root = begun.root_workflow_execution.unwrap_or_default();
     // Sizes grow with every commit and are listed once they are final: a row is a function of what its last writing event left.
     let closed = |size: i64| if state.status.is_closed() { size } else { 0 };
     let number = |size: u64| i64::try_from(size).unwrap_or(i64::MAX);
@@ -53,15 +56,19 @@ pub(in crate::engine) fn visibility(
         closed_at: state.closed_at,
         history_length: closed(state.next_event_id - 1),
         history_bytes: closed(number(state.history_bytes)),
-        state_transitions: closed(number(state.records)),
-        execution_at: state.started_at,
+        state_transitions: closed(state.next_event_id - 1),
+        execution_at: state.executable_at,
+        parent_workflow_id: parent.workflow_id,
+        parent_run_id: parent.run_id,
+        root_workflow_id: root.workflow_id,
+        root_run_id: root.run_id,
+        first_run_id: state.first_run_id.clone(),
         memo: Some(Memo {
             fields: memo.collect(),
         }),
         search_attributes: Some(SearchAttributes {
             indexed_fields: attributes.collect(),
         }),
-        ..Default::default()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: a run on which the core contradicts itself is set aside, and nothing of its round is written.
 
 use orchestrion_history::ids::{ShardId, TaskQueueName, Timestamp, WorkflowId};
+use orchestrion_history::machines::SearchAttributeCheck;
 use orchestrion_history::outward;
 use orchestrion_history::record::Record;
 use orchestrion_history::request::{
@@ -33,6 +34,11 @@ impl Core {
             .get_mut(run)
             .expect("found or inserted by the caller");
         execution.last_used = self.rounds;
+        // Only workflow code names search attributes later than its start, which is checked where it comes in.
+        let catalogue = match request {
+            Request::CompleteWorkflowTask(_) => self.surroundings.catalogue(&run.0),
+            _ => None,
+        };
         let context = Context {
             now: round.now,
             volatile_start: execution.volatile_start.as_ref(),
@@ -42,6 +48,9 @@ impl Core {
                     .sticky_until
                     .is_some_and(|until| until <= round.now),
             namespace: run.0.as_str(),
+            search_attributes: catalogue
+                .as_deref()
+                .map(|known| known as &dyn SearchAttributeCheck),
             ..Context::new(round.now, &self.options.limits)
         };
         let transition = decide(&execution.state, &context, request)?;
