@@ -425,7 +425,7 @@ pub enum Stage {
 }
 
 /// A normalised retry policy.
-#[derive(Debug, Clone, PartialEq, SchemaRead, SchemaWrite)]
+#[derive(Debug, Clone, PartialEq, Default, SchemaRead, SchemaWrite)]
 pub struct Retry {
     /// Nanoseconds before the second attempt.
     pub initial: i64,

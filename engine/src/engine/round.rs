@@ -19,6 +19,10 @@ use super::polling::{Completed, QueryOutcome, Started, UpdateProgress};
 pub(super) type RunKey = (Namespace, RunId);
 
 /// An answer that waits for the commit.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "an answer is moved twice and lives for one round"
+)]
 pub(super) enum Answer {
     Accepted(
         oneshot::Sender<Result<Accepted, CallError>>,

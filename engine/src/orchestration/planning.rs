@@ -405,6 +405,7 @@ mod tests {
             start_to_close: Duration::ZERO,
             schedule_to_close: Duration::ZERO,
             heartbeat: Duration::ZERO,
+            retry: Default::default(),
         }
     }
 }

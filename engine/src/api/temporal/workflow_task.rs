@@ -7,8 +7,7 @@ use orchestrion_history::store::QueueKind;
 use orchestrion_history::wire::timestamp;
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
 use orchestrion_proto::temporal::api::common::v1::{WorkflowExecution, WorkflowType};
-use orchestrion_proto::temporal::api::enums::v1::{TaskQueueKind, WorkflowTaskFailedCause};
-use orchestrion_proto::temporal::api::failure::v1::Failure;
+use orchestrion_proto::temporal::api::enums::v1::TaskQueueKind;
 use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
 use orchestrion_proto::temporal::api::workflowservice::v1::{
     PollWorkflowTaskQueueRequest, RespondWorkflowTaskCompletedRequest,
@@ -160,20 +159,13 @@ impl Temporal {
         let token = TaskToken::workflow_task(&request.get_ref().task_token)?;
         let namespace =
             self.task_namespace(&request, &request.get_ref().namespace, &token.namespace)?;
-        let mut respond = request.into_inner();
+        let respond = request.into_inner();
         let (workflow_id, run_id) = token.execution();
-        let catalogue = self.api.registrar.registry().catalogue(&namespace);
         let target = Target {
             namespace,
             workflow_id,
             run_id: Some(run_id),
         };
-        if let Err(error) = catalogue.admit_commands(&mut respond.commands) {
-            let cause = WorkflowTaskFailedCause::BadSearchAttributes;
-            return Err(self
-                .refuse_completion(target, &token, cause, error.to_string())
-                .await);
-        }
         let sticky = respond.sticky_attributes.and_then(|sticky| {
             let queue = edge::queue(sticky.worker_task_queue.as_ref()).ok()?;
             let timeout = sticky.schedule_to_start_timeout.as_ref();
@@ -233,32 +225,6 @@ impl Temporal {
             activity_tasks: activities.collect(),
             reset_history_event_id: completed.reset_to,
         }))
-    }
-
-    /// Records a completion that cannot be carried out as a failed task, and says why.
-    async fn refuse_completion(
-        &self,
-        target: Target,
-        token: &TaskToken,
-        cause: WorkflowTaskFailedCause,
-        message: String,
-    ) -> Status {
-        let start = token.start();
-        let fail = FailWorkflowTask {
-            cause,
-            failure: Some(Failure {
-                message: message.clone(),
-                source: "Server".to_owned(),
-                ..Default::default()
-            }),
-            identity: start.identity.clone(),
-            start,
-        };
-        let ask = Ask::FailWorkflowTask(Box::new(fail));
-        match self.api.handle.request(target, ask).await {
-            Ok(_) => Status::invalid_argument(message),
-            Err(error) => errors::of_call(error),
-        }
     }
 
     pub(super) async fn fail_workflow_task(

@@ -120,7 +120,7 @@ pub async fn fork(
     let tasks = view.inspection(api.clock.now()).tasks.unwrap_or_default();
     let services = api.registrar.registry().services(&project);
     let (draft, data) = changed(plan, &original.data, &fork);
-    let plan = own_plan(&draft, &services, &data)?;
+    let plan = own_plan(&draft, &services, &data, None)?;
     let taken_over = taken_over(&plan, &tasks, &fork.from);
     let given = json!({"fork": fork, "of": run}).to_string();
     let request = submission::Request {

@@ -188,6 +188,7 @@ pub(super) mod tests {
             start_to_close: Duration::from_secs(30),
             schedule_to_close: Duration::ZERO,
             heartbeat: Duration::ZERO,
+            retry: Default::default(),
         }
     }
 
