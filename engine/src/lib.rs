@@ -19,6 +19,7 @@ pub mod journal_json;
 pub mod orchestration;
 pub mod outbox;
 pub mod plan;
+pub mod plan_cache;
 pub mod planner;
 pub mod registry;
 pub mod seams;

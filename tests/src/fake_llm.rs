@@ -51,6 +51,10 @@ pub struct FakeLlm {
 struct Script {
     answers: VecDeque<Answer>,
     calls: Vec<Value>,
+    /// Words, and where a text stands that has one of them.
+    places: Vec<(Vec<String>, Vec<f64>)>,
+    /// What embeddings answer instead of vectors.
+    embeddings: Option<Answer>,
 }
 
 impl FakeLlm {
@@ -61,6 +65,7 @@ impl FakeLlm {
         let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
         let routes = Router::new()
             .route("/v1/chat/completions", post(complete))
+            .route("/v1/embeddings", post(embed))
             .with_state(script.clone());
         let server = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         Self {
@@ -76,6 +81,29 @@ impl FakeLlm {
             .env("LLM_API_BASE_URL", &self.base_url)
             .env("LLM_MODEL", "fake-planner")
             .env("LLM_API_KEY", SECRET)
+    }
+
+    /// Tells an engine to compare texts with this model.
+    pub fn embeds_for(&self, launch: Launch) -> Launch {
+        launch
+            .env("EMBEDDINGS_API_BASE_URL", &self.base_url)
+            .env("EMBEDDINGS_MODEL", "fake-embeddings")
+            .env("EMBEDDINGS_API_KEY", SECRET)
+    }
+
+    /// Texts with one of these words stand here; texts with none of any stand elsewhere.
+    pub fn places(&self, words: &[&str], at: &[f64]) {
+        let words = words.iter().map(|word| (*word).to_owned()).collect();
+        self.script
+            .lock()
+            .unwrap()
+            .places
+            .push((words, at.to_vec()));
+    }
+
+    /// What embeddings answer instead of vectors, from now on.
+    pub fn embeddings(&self, answer: Option<Answer>) {
+        self.script.lock().unwrap().embeddings = answer;
     }
 
     /// What it answers next, in order. The last answer is given for ever.
@@ -129,6 +157,35 @@ fn content_text(content: &Value) -> String {
             .collect(),
         _ => String::new(),
     }
+}
+
+async fn embed(State(script): State<Arc<Mutex<Script>>>, Json(request): Json<Value>) -> Response {
+    let (broken, places) = {
+        let script = script.lock().unwrap();
+        (script.embeddings.clone(), script.places.clone())
+    };
+    match broken {
+        None => {}
+        Some(Answer::Status(code, body)) => {
+            return (StatusCode::from_u16(code).unwrap(), Json(body)).into_response();
+        }
+        Some(Answer::Never) => std::future::pending().await,
+        Some(other) => return Json(json!({"answer": format!("{other:?}")})).into_response(),
+    }
+    let texts = request["input"].as_array().expect("texts come in an array");
+    let place = |text: &str| {
+        let text = text.to_lowercase();
+        let found = places
+            .iter()
+            .find(|(words, _)| words.iter().any(|word| text.contains(word)));
+        found.map_or_else(|| vec![0.0, 1.0, 0.0], |(_, at)| at.clone())
+    };
+    let data: Vec<Value> = texts
+        .iter()
+        .enumerate()
+        .map(|(index, text)| json!({"object": "embedding", "index": index, "embedding": place(text.as_str().unwrap())}))
+        .collect();
+    Json(json!({"object": "list", "data": data, "model": "fake-embeddings"})).into_response()
 }
 
 async fn complete(

@@ -11,10 +11,12 @@ mod comp_fail;
 mod config;
 mod error;
 mod follow;
+mod grounding;
 mod input;
 mod inspect;
 mod login;
 mod manual;
+mod plan_cache;
 mod projects;
 mod ps;
 mod receive;
@@ -94,6 +96,12 @@ pub enum Command {
     /// List and delete the services and agents of a project
     #[command(subcommand)]
     Services(services::ServicesCommand),
+    /// Say what a project's actions may be, and which rules their plans must keep
+    #[command(subcommand)]
+    Grounding(grounding::GroundingCommand),
+    /// List and forget the plans that are kept for later
+    #[command(name = "plan-cache", subcommand)]
+    PlanCache(plan_cache::PlanCacheCommand),
     /// Submit actions, and try out webhooks
     #[command(subcommand)]
     Verify(verify::VerifyCommand),
@@ -170,6 +178,8 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Services(command) => services::run(&open()?, command).await,
         Command::CompFail(command) => comp_fail::run(&open()?, command).await,
         Command::ApiKeys(command) => api_keys::run(&open()?, command).await,
+        Command::Grounding(command) => grounding::run(&open()?, command).await,
+        Command::PlanCache(command) => plan_cache::run(&open()?, command).await,
         Command::Verify(verify::VerifyCommand::Run(args)) => verify::run(&open()?, args).await,
         Command::Verify(verify::VerifyCommand::Webhooks(receive::ReceiveCommand::Start(args))) => {
             receive::start(&open()?, args).await

@@ -22,6 +22,7 @@ use std::time::Duration;
 pub use self::sources::{ConfigError, Sources};
 pub use self::table::names;
 use crate::orchestration::Options;
+use crate::plan_cache::CacheSettings;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -72,6 +73,10 @@ pub struct Settings {
     pub llm: ModelSettings,
     /// The model that compares texts.
     pub embeddings: ModelSettings,
+    /// From where on texts are alike.
+    pub grounding: GroundingSettings,
+    /// Plans that are kept for later.
+    pub plan_cache: CacheSettings,
     /// How long planning may take.
     pub planning: PlanningSettings,
     /// How tasks run unless a submission says otherwise.
@@ -128,6 +133,19 @@ impl ModelSettings {
     pub fn is_configured(&self) -> bool {
         self.model.is_some() || self.api_key.is_some() || self.base_url.is_some()
     }
+}
+
+/// From where on texts are alike, from 0 to 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GroundingSettings {
+    /// Action and use case, compared by a model.
+    pub threshold: f64,
+    /// Action and use case, compared by words.
+    pub lexical_threshold: f64,
+    /// Capability and service, compared by a model.
+    pub capability_threshold: f64,
+    /// One call of the model.
+    pub embeddings_timeout: Duration,
 }
 
 /// How long planning may take.
@@ -300,6 +318,13 @@ impl Default for Settings {
             },
             llm: ModelSettings::default(),
             embeddings: ModelSettings::default(),
+            grounding: GroundingSettings {
+                threshold: 0.90,
+                lexical_threshold: 0.85,
+                capability_threshold: 0.75,
+                embeddings_timeout: 10 * SECOND,
+            },
+            plan_cache: CacheSettings::default(),
             planning: PlanningSettings {
                 attempts: 3,
                 call_timeout: 60 * SECOND,

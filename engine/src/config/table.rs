@@ -23,6 +23,8 @@ enum Field {
     OptionalDuration(fn(&mut Settings) -> &mut Option<Duration>),
     Count(fn(&mut Settings) -> &mut u32, u32, u32),
     Factor(fn(&mut Settings) -> &mut f64),
+    /// From 0 to 1.
+    Share(fn(&mut Settings) -> &mut f64),
     Text(fn(&mut Settings) -> &mut Option<String>),
     Url(fn(&mut Settings) -> &mut Option<String>),
     Secret(fn(&mut Settings) -> &mut Option<Secret>),
@@ -55,6 +57,7 @@ impl Setting {
             }
             Field::Count(_, min, max) => format!("a whole number from {min} to {max}"),
             Field::Factor(_) => "a number from 1 to 1000".to_owned(),
+            Field::Share(_) => "a number from 0 to 1".to_owned(),
             Field::Text(_) | Field::Secret(_) => "a text".to_owned(),
             Field::Url(_) => "an absolute http or https url".to_owned(),
             Field::Switch(_) => "true or false".to_owned(),
@@ -79,6 +82,12 @@ impl Setting {
                     .parse()
                     .ok()
                     .filter(|value| (min..=max).contains(value))?;
+            }
+            Field::Share(field) => {
+                *field(settings) = text
+                    .parse()
+                    .ok()
+                    .filter(|value| (0.0..=1.0).contains(value))?;
             }
             Field::Factor(field) => {
                 *field(settings) = text
@@ -182,6 +191,16 @@ pub(super) const SETTINGS: &[Setting] = &[
     known_to_orra("embeddings.model", "EMBEDDINGS_MODEL", Field::Text(|s| &mut s.embeddings.model)),
     known_to_orra("embeddings.api_key", "EMBEDDINGS_API_KEY", Field::Secret(|s| &mut s.embeddings.api_key)),
     known_to_orra("embeddings.api_base_url", "EMBEDDINGS_API_BASE_URL", Field::Url(|s| &mut s.embeddings.base_url)),
+
+    setting("embeddings.call_timeout", Field::Duration(|s| &mut s.grounding.embeddings_timeout)),
+
+    setting("grounding.threshold", Field::Share(|s| &mut s.grounding.threshold)),
+    setting("grounding.lexical_threshold", Field::Share(|s| &mut s.grounding.lexical_threshold)),
+    setting("grounding.capability_threshold", Field::Share(|s| &mut s.grounding.capability_threshold)),
+    setting("plan_cache.off", Field::Switch(|s| &mut s.plan_cache.off)),
+    setting("plan_cache.size", Field::Count(|s| &mut s.plan_cache.size, 1, 100_000)),
+    setting("plan_cache.age", Field::Duration(|s| &mut s.plan_cache.age)),
+    setting("plan_cache.threshold", Field::Share(|s| &mut s.plan_cache.threshold)),
 
     setting("planning.attempts", Field::Count(|s| &mut s.planning.attempts, 1, 100)),
     setting("planning.call_timeout", Field::Duration(|s| &mut s.planning.call_timeout)),

@@ -11,6 +11,7 @@
 //! store, and what it wants done are the commands and effects of a turn.
 //! Invariant: effects come from live turns only; a replay sends nothing a second time.
 
+pub mod desk;
 pub mod effect;
 pub mod interpreter;
 pub mod planning;
@@ -61,6 +62,8 @@ pub const LATE_TIMER_PREFIX: &str = "late:";
 pub const REVERT_TYPE_SUFFIX: &str = ".revert";
 /// The memo field of a run that was submitted without an idempotency key: nobody can ask for its planning again. Persisted.
 pub const UNKEYED_MEMO: &str = "unkeyed";
+/// The memo field of the grounding under which a submitted plan was checked. Persisted.
+pub const GROUNDING_MEMO: &str = "grounding";
 /// The failure type of a planning whose caller was lost with the engine.
 pub const INTERRUPTED_FAILURE_TYPE: &str = "InterruptedWhilePlanning";
 /// The failure type with which a service aborts an orchestration; its details are the payload. Persisted.

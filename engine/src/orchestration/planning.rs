@@ -2,8 +2,8 @@
 //! it. The retries are the activity's.
 //!
 //! ```text
-//!  Dispatch (submission, what was wrong before) --plan_once--> Planned   --> CompleteActivity PlanningResult
-//!                                                              PlanError --> FailActivity Invalid | Malformed | TimedOut | Unavailable | Refused
+//!  Dispatch (submission, what was wrong before) --desk--> Made      --> CompleteActivity PlanningResult
+//!                                                         PlanError --> FailActivity Invalid | Malformed | TimedOut | Unavailable | Refused
 //! ```
 //!
 //! Invariant: a planning is recorded before anybody hears of it; an answer whose attempt is over is dropped.
@@ -13,20 +13,17 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use orchestrion_history::ids::{Namespace, TaskQueueName};
+use orchestrion_history::ids::TaskQueueName;
 use orchestrion_history::request::{ActivityRef, CompleteActivity, FailActivity, Request};
 use orchestrion_proto::temporal::api::common::v1::Payloads;
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
 
 use super::PLANNER_QUEUE;
-use super::submission::{
-    PlanningOutcome, PlanningResult, Submission, json_or_null, json_payload, json_payloads,
-    read_json,
-};
+use super::desk::{Desk, Wanted};
+use super::submission::{Submission, json_or_null, json_payload, json_payloads, read_json};
 use crate::engine::handle::{CallError, Dispatch, Handle, Session, SessionId, Target};
-use crate::plan::Service;
-use crate::planner::{Answer, Cost, FailedAttempt, PlanError, PlanRequest, Planned, Planner};
+use crate::planner::{Cost, FailedAttempt, PlanError};
 use crate::seams;
 
 /// Plannings that may run at once, of all tenants together.
@@ -39,12 +36,8 @@ const OFFERS_MAX: u32 = 6;
 const OFFER_WAIT_INITIAL: Duration = Duration::from_millis(100);
 const ATTACH_WAIT: Duration = Duration::from_millis(500);
 
-/// Plans for every tenant until the engine stops. `services` says what a tenant has at the moment of the attempt.
-pub async fn serve(
-    handle: Handle,
-    planner: Arc<Planner>,
-    services: impl Fn(&Namespace) -> Vec<Service> + Send + Sync + 'static,
-) {
+/// Plans for every tenant until the engine stops, with what a tenant has at the moment of the attempt.
+pub async fn serve(handle: Handle, desk: Arc<Desk>) {
     let Some(mut session) = attach(&handle).await else {
         return;
     };
@@ -52,7 +45,7 @@ pub async fn serve(
     loop {
         tokio::select! {
             task = session.tasks.recv() => match task {
-                Some(task) => running.push(work(&handle, &planner, &services, session.id, task)),
+                Some(task) => running.push(work(&handle, &desk, session.id, task)),
                 None => return,
             },
             Some(()) = running.next(), if !running.is_empty() => {}
@@ -79,56 +72,48 @@ async fn attach(handle: &Handle) -> Option<Session> {
     }
 }
 
-async fn work(
-    handle: &Handle,
-    planner: &Planner,
-    services: &(impl Fn(&Namespace) -> Vec<Service> + Send + Sync),
-    session: SessionId,
-    task: Dispatch,
-) {
-    let answer = match read_json::<Submission>(task.input.as_ref()) {
-        Ok(_) if services(&task.namespace).is_empty() => Err(failure(
-            "Refused",
-            "the project has no services: register one first".to_owned(),
-            None,
-            None,
-        )),
+async fn work(handle: &Handle, desk: &Desk, session: SessionId, task: Dispatch) {
+    let made = match read_json::<Submission>(task.input.as_ref()) {
         Ok(submission) => {
             let feedback = feedback_of(task.last_failure.as_ref());
-            let request = PlanRequest {
+            let wanted = Wanted {
                 action: &submission.action.content,
                 data: &submission.data,
-                services: &services(&task.namespace),
                 feedback: feedback.as_deref(),
                 attempt: u32::try_from(task.attempt).unwrap_or(1),
             };
-            answer_of(planner.plan_once(request).await, task.attempt)
+            desk.plan(&task.namespace, wanted).await
         }
-        Err(bad) => Err(failure(
-            "Refused",
-            format!("the submission cannot be read: {bad}"),
-            None,
-            None,
-        )),
+        Err(bad) => Err(FailedAttempt {
+            error: PlanError::Refused(format!("the submission cannot be read: {bad}")),
+            cost: Cost::default(),
+        }),
     };
     let activity = ActivityRef::Attempt {
         scheduled_event_id: task.scheduled_event_id,
         attempt: task.attempt,
     };
     let identity = IDENTITY.to_owned();
-    let request = match answer {
-        Ok(result) => Request::CompleteActivity(Box::new(CompleteActivity {
-            activity,
-            result: Some(result),
-            identity,
-        })),
-        Err(failure) => Request::FailActivity(Box::new(FailActivity {
-            activity,
-            failure: *failure,
-            identity,
-            last_heartbeat: None,
-        })),
+    let (request, made) = match made {
+        Ok(made) => {
+            let complete = CompleteActivity {
+                activity,
+                result: Some(json_payloads(&made.result)),
+                identity,
+            };
+            (Request::CompleteActivity(Box::new(complete)), Some(made))
+        }
+        Err(failed) => {
+            let fail = FailActivity {
+                activity,
+                failure: *failure_of(&failed),
+                identity,
+                last_heartbeat: None,
+            };
+            (Request::FailActivity(Box::new(fail)), None)
+        }
     };
+    let namespace = task.namespace.clone();
     let target = Target {
         namespace: task.namespace,
         workflow_id: task.workflow_id,
@@ -136,6 +121,10 @@ async fn work(
     };
     offer(handle, &target, request).await;
     handle.release(session);
+    if let Some(made) = made {
+        // The plan is recorded already: nobody waits for its being kept.
+        desk.keep(&namespace, made).await;
+    }
 }
 
 /// Answers the attempt. If the engine cannot take the answer for long, the attempt times out and another one plans.
@@ -163,43 +152,11 @@ async fn offer(handle: &Handle, target: &Target, request: Request) {
     tracing::warn!(%workflow_id, "the engine did not take an answer of the planner; the attempt will time out");
 }
 
-fn answer_of(
-    planned: Result<Planned, FailedAttempt>,
-    attempt: i32,
-) -> Result<Payloads, Box<Failure>> {
-    match planned {
-        Ok(planned) => {
-            let (outcome, plan, reason) = match planned.answer {
-                Answer::Planned(plan) => (PlanningOutcome::Planned, Some(plan), None),
-                Answer::NotActionable(reason) => {
-                    (PlanningOutcome::NotActionable, None, Some(reason))
-                }
-            };
-            let verdict = if plan.is_some() {
-                "valid"
-            } else {
-                "not actionable"
-            };
-            Ok(json_payloads(&PlanningResult {
-                outcome,
-                plan,
-                reason,
-                model: planned.model,
-                prompt_digest: planned.prompt_digest,
-                prompt_tokens: planned.prompt_tokens,
-                completion_tokens: planned.completion_tokens,
-                tries: u32::try_from(attempt).unwrap_or(1),
-                duration_ms: planned.duration_ms,
-                verdict: verdict.to_owned(),
-            }))
-        }
-        Err(FailedAttempt { error, cost }) => Err(failure(
-            kind_of(&error),
-            error.to_string(),
-            error.feedback(),
-            Some(&cost),
-        )),
-    }
+/// How a failed attempt is recorded; what nobody was asked for cost nothing.
+fn failure_of(failed: &FailedAttempt) -> Box<Failure> {
+    let FailedAttempt { error, cost } = failed;
+    let cost = (*cost != Cost::default()).then_some(cost);
+    failure(kind_of(error), error.to_string(), error.feedback(), cost)
 }
 
 fn kind_of(error: &PlanError) -> &'static str {
@@ -261,27 +218,17 @@ pub(crate) fn cost_of(failure: Option<&Failure>) -> Option<Cost> {
 
 #[cfg(test)]
 mod tests {
-    use orchestrion_history::ids::{RunId, Timestamp, WorkflowId};
+    use orchestrion_history::ids::{Namespace, RunId, Timestamp, WorkflowId};
     use orchestrion_history::request::Rejection;
-    use serde_json::Map;
 
     use super::*;
     use crate::engine::call::{Call, ReplyTo};
+    use crate::grounding::Matcher;
+    use crate::orchestration::submission::{PlanningOutcome, PlanningResult};
     use crate::orchestration::{Action, PLAN_ACTIVITY_ID, PLAN_ACTIVITY_TYPE, WORKFLOW_TYPE};
-    use crate::plan::Plan;
+    use crate::plan::Service;
+    use crate::planner::Planner;
     use crate::planner::builtin::BuiltinPlanner;
-
-    fn planned(answer: Answer) -> Planned {
-        Planned {
-            answer,
-            model: "m-1".to_owned(),
-            prompt_digest: "d".to_owned(),
-            prompt_tokens: 10,
-            completion_tokens: 20,
-            duration_ms: 30,
-            tries: 2,
-        }
-    }
 
     fn failed(error: PlanError) -> Box<Failure> {
         let cost = Cost {
@@ -291,7 +238,7 @@ mod tests {
             tries: 2,
             ..Cost::default()
         };
-        answer_of(Err(FailedAttempt { error, cost }), 2).unwrap_err()
+        failure_of(&FailedAttempt { error, cost })
     }
 
     #[test]
@@ -310,33 +257,6 @@ mod tests {
         let unasked = super::failure("Refused", "no services".to_owned(), None, None);
         assert_eq!(cost_of(Some(&unasked)), None);
         assert_eq!(cost_of(None), None);
-    }
-
-    #[test]
-    fn a_plan_is_recorded_with_how_it_came_about() {
-        let plan = Plan {
-            task_zero: Map::new(),
-            tasks: Vec::new(),
-            parallel_groups: Vec::new(),
-        };
-        let answer = answer_of(Ok(planned(Answer::Planned(plan.clone()))), 2).unwrap();
-        let result: PlanningResult = read_json(Some(&answer)).unwrap();
-        assert_eq!(
-            (result.outcome, result.plan, result.tries),
-            (PlanningOutcome::Planned, Some(plan), 2)
-        );
-        assert_eq!(
-            (result.model.as_str(), result.verdict.as_str()),
-            ("m-1", "valid")
-        );
-
-        let answer =
-            answer_of(Ok(planned(Answer::NotActionable("no baker".to_owned()))), 1).unwrap();
-        let result: PlanningResult = read_json(Some(&answer)).unwrap();
-        assert_eq!(
-            (result.outcome, result.reason.as_deref()),
-            (PlanningOutcome::NotActionable, Some("no baker"))
-        );
     }
 
     #[test]
@@ -419,19 +339,24 @@ mod tests {
             assert_eq!(session, SessionId(7));
             *request
         });
-        let planner = Arc::new(Planner::Builtin(BuiltinPlanner));
-        serve(handle, planner, |namespace| {
-            assert_eq!(namespace.as_str(), "p_1");
-            vec![Service {
-                id: "s_echo".to_owned(),
-                name: "echo".to_owned(),
-                description: "echoes".to_owned(),
-                input_schema: serde_json::json!({"type": "object"}),
-                output_schema: serde_json::json!({"type": "object"}),
-                revertible: false,
-            }]
-        })
-        .await;
+        let desk = Desk {
+            planner: Planner::Builtin(BuiltinPlanner),
+            services: Box::new(|namespace| {
+                assert_eq!(namespace.as_str(), "p_1");
+                Arc::from([Service {
+                    id: "s_echo".to_owned(),
+                    name: "echo".to_owned(),
+                    description: "echoes".to_owned(),
+                    input_schema: serde_json::json!({"type": "object"}),
+                    output_schema: serde_json::json!({"type": "object"}),
+                    revertible: false,
+                }])
+            }),
+            groundings: Box::new(|_| Vec::new()),
+            matcher: Matcher::default(),
+            cache: None,
+        };
+        serve(handle, Arc::new(desk)).await;
         let Ok(Request::CompleteActivity(complete)) = engine.join() else {
             panic!("a planning completes")
         };

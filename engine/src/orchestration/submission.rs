@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::grounding::Applied;
 use crate::plan::{Parameter, Plan};
 
 /// The input of an orchestration's run.
@@ -228,6 +229,32 @@ pub struct PlanningResult {
     /// What the validator said of the plan.
     #[serde(default)]
     pub verdict: String,
+    /// Where it came from.
+    #[serde(default)]
+    pub source: PlanSource,
+    /// The cached plan it was made from; empty when a planner made it.
+    #[serde(default)]
+    pub cached_plan: String,
+    /// How alike the cached plan's action is, at most 1.
+    #[serde(default)]
+    pub likeness: f64,
+    /// Tokens that were not spent because the plan was cached.
+    #[serde(default)]
+    pub saved_tokens: u64,
+    /// The grounding it was made under, with its version and the digests of its rules.
+    #[serde(default)]
+    pub grounding: Option<Applied>,
+}
+
+/// Where a plan came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanSource {
+    /// A planner was asked.
+    #[default]
+    Planner,
+    /// One that was made before, with the caller's values.
+    Cache,
 }
 
 /// Whether a planning gave a plan.

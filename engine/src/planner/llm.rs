@@ -27,7 +27,7 @@ use serde_json::Value;
 use super::prompt::{Prompt, answer_schema, render};
 use super::{Answer, Cost, FailedAttempt, PlanError, PlanRequest, Planned};
 use crate::plan::draft::{Parsed, parse_reply};
-use crate::plan::validate;
+use crate::plan::validate_under;
 
 /// The settings that errors name.
 mod setting {
@@ -513,10 +513,12 @@ fn answer(reply: &Reply, request: &PlanRequest<'_>) -> Result<Answer, PlanError>
     }
     match parse_reply(&reply.text)? {
         Parsed::NotActionable(reason) => Ok(Answer::NotActionable(reason)),
-        Parsed::Draft(draft) => match validate(&draft, request.services, request.data) {
-            Ok(plan) => Ok(Answer::Planned(plan)),
-            Err(reasons) => Err(PlanError::Invalid { reasons }),
-        },
+        Parsed::Draft(draft) => {
+            match validate_under(&draft, request.services, request.data, request.ruling()) {
+                Ok(plan) => Ok(Answer::Planned(plan)),
+                Err(reasons) => Err(PlanError::Invalid { reasons }),
+            }
+        }
     }
 }
 

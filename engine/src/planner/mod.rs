@@ -14,7 +14,9 @@ mod prompt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::grounding::Hit;
 use crate::plan::draft::DraftError;
+use crate::plan::rules::Ruling;
 use crate::plan::{self, Parameter, Plan, Reason, Service};
 
 /// What is to be planned.
@@ -26,10 +28,19 @@ pub struct PlanRequest<'a> {
     pub data: &'a [Parameter],
     /// The services there are.
     pub services: &'a [Service],
+    /// The use case it is, and the rules its plan must keep.
+    pub grounding: Option<&'a Hit>,
     /// What was wrong with the attempt before, from [`PlanError::feedback`].
     pub feedback: Option<&'a str>,
     /// The first attempt is 1.
     pub attempt: u32,
+}
+
+impl PlanRequest<'_> {
+    /// What its plan is judged by.
+    pub fn ruling(&self) -> Option<&Ruling> {
+        self.grounding.map(|hit| &hit.ruling)
+    }
 }
 
 /// What a planner says.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::PlanRequest;
+use crate::grounding::Hit;
 use crate::plan::Service;
 
 /// Bytes of feedback that a prompt tells.
@@ -30,6 +31,12 @@ const RULES: &str = r#"Rules
 9. If the services and values cannot do the action, answer with task0 and one task with the id "final", no service, and an input with one member "error" that says in one sentence what is missing.
 10. Answer with one JSON object: {"tasks": [...]}. No comments, no text around it. If you must write more, put the object into one ```json fence.
 "#;
+
+const GROUNDING_RULES: &str = "\
+Follow the use case and its intent, keep every constraint, and use services that offer its capabilities. A plan that breaks one of the
+`enforced_rules` is refused: `a before b` and `b only after a` mean that the input of b must refer, directly or through other tasks, to
+what a returns; `a requires approval` the same of an approving service; `a is irreversible` that no other task may refer to what a returns.
+";
 
 /// A prompt and its digest.
 #[derive(Debug, Clone)]
@@ -54,6 +61,13 @@ pub(super) fn render(request: &PlanRequest<'_>) -> Prompt {
     text.push_str(&block("services", &services.join("\n")));
     text.push_str(&block("data", &quoted(&Value::Array(data))));
     text.push_str(&block("action", &quoted(&Value::from(request.action))));
+    if let Some(hit) = request.grounding {
+        text.push_str(
+            "\nThe operator has decided what the action is about and what its plan must keep:\n",
+        );
+        text.push_str(&block("grounding", &quoted(&told_of(hit))));
+        text.push_str(GROUNDING_RULES);
+    }
     if let Some(feedback) = request.feedback {
         text.push_str("\nYour previous attempt was not accepted. What was wrong with it:\n");
         text.push_str(&block(
@@ -68,6 +82,20 @@ pub(super) fn render(request: &PlanRequest<'_>) -> Prompt {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     Prompt { text, digest }
+}
+
+/// What a model is told of a use case.
+fn told_of(hit: &Hit) -> Value {
+    let (spec, case) = (&hit.grounding.spec, hit.use_case());
+    json!({
+        "domain": spec.domain,
+        "use_case": case.action,
+        "example": case.example(),
+        "intent": case.intent,
+        "capabilities": case.capabilities,
+        "enforced_rules": hit.grounding.rules.rules.iter().map(|line| &line.text).collect::<Vec<_>>(),
+        "constraints": hit.grounding.rules.told,
+    })
 }
 
 fn block(name: &str, content: &str) -> String {
@@ -162,6 +190,7 @@ mod tests {
             action,
             data,
             services,
+            grounding: None,
             feedback: None,
             attempt: 1,
         }

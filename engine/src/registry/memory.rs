@@ -11,6 +11,7 @@ use orchestrion_history::ids::Namespace;
 use super::ids::KeyDigest;
 use super::records::Record;
 use super::{Identity, KnownNamespace, Project, ProjectKey, RegisteredService, Topic, Webhook};
+use crate::grounding::Grounding;
 use crate::plan;
 use crate::visibility::Catalogue;
 
@@ -36,6 +37,8 @@ struct Tenant {
     services: BTreeMap<String, Arc<RegisteredService>>,
     /// The same services, ready to be handed out.
     planning: Arc<[plan::Service]>,
+    /// By name.
+    groundings: BTreeMap<String, Arc<Grounding>>,
     /// By time of creation, then id.
     webhooks: BTreeMap<(i64, String), Arc<Webhook>>,
     /// As it was registered or changed, if it was.
@@ -86,6 +89,16 @@ impl Memory {
                 let tenant = self.tenant(namespace);
                 tenant.services.remove(&id);
                 tenant.plan_with_services();
+            }
+            Record::Grounding {
+                namespace,
+                grounding,
+            } => {
+                let name = grounding.spec.name.clone();
+                self.tenant(namespace).groundings.insert(name, grounding);
+            }
+            Record::GroundingRemoved { namespace, name } => {
+                self.tenant(namespace).groundings.remove(&name);
             }
             Record::Webhook { namespace, webhook } => {
                 let place = (webhook.created_at.0, webhook.id.clone());
@@ -191,6 +204,13 @@ impl Memory {
         id: &str,
     ) -> Option<Arc<RegisteredService>> {
         self.tenants.get(namespace)?.services.get(id).cloned()
+    }
+
+    pub(super) fn groundings(&self, namespace: &Namespace) -> Vec<Arc<Grounding>> {
+        let tenant = self.tenants.get(namespace).into_iter();
+        tenant
+            .flat_map(|tenant| tenant.groundings.values().cloned())
+            .collect()
     }
 
     pub(super) fn webhooks(&self, namespace: &Namespace, topic: Topic) -> Vec<Arc<Webhook>> {

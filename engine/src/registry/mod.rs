@@ -11,6 +11,7 @@
 //! | API keys, their last use | `api_keys.rs`     |
 //! | services                 | `services.rs`     |
 //! | webhooks, their secrets  | `webhooks.rs`     |
+//! | groundings               | `groundings.rs`   |
 //! | namespaces, attributes   | `namespaces.rs`   |
 //!
 //! Invariant: memory changes only after the commit, so what a caller was shown survives a crash.
@@ -18,6 +19,7 @@
 //! Invariant: a project's namespace is its id; nothing here answers across namespaces except the check of an API key.
 
 mod api_keys;
+mod groundings;
 pub mod ids;
 mod memory;
 mod namespaces;
@@ -44,6 +46,7 @@ pub use self::namespaces::{
 pub use self::registrar::{CreatedProject, NewProject, Registrar, RegistryError};
 pub use self::services::Registration;
 pub use self::webhooks::{CreatedWebhook, RotatedSecret, WebhookUrl};
+use crate::grounding::Grounding;
 use crate::plan;
 use crate::visibility::Catalogue;
 
@@ -209,7 +212,11 @@ impl Registry {
             load_kind(store, &mut memory, &Namespace::system(), kind)?;
         }
         for namespace in memory.namespaces() {
-            for kind in [RegistryKind::Service, RegistryKind::Webhook] {
+            for kind in [
+                RegistryKind::Service,
+                RegistryKind::Webhook,
+                RegistryKind::Grounding,
+            ] {
                 load_kind(store, &mut memory, &namespace, kind)?;
             }
         }
@@ -290,6 +297,11 @@ impl Registry {
     /// One service of a project.
     pub fn service(&self, namespace: &Namespace, id: &str) -> Option<Arc<RegisteredService>> {
         self.read().service(namespace, id)
+    }
+
+    /// A project's groundings, by name.
+    pub fn groundings(&self, namespace: &Namespace) -> Vec<Arc<Grounding>> {
+        self.read().groundings(namespace)
     }
 
     /// A project's webhooks of one topic, oldest first.

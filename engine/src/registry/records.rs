@@ -5,6 +5,7 @@
 //!  ApiKey    namespace ~system     id = hex digest      v1.ApiKey
 //!  Service   namespace project id  id = service id      v1.Service
 //!  Webhook   namespace project id  id = webhook id      v1.Webhook
+//!  Grounding namespace project id  id = its name        v1.Grounding
 //!  Namespace namespace ~system     id = its name        v1.Namespace
 //!  SearchAttribute  its namespace  id = its name        v1.SearchAttribute
 //! ```
@@ -14,6 +15,8 @@
 //! Invariant: decoding what [`encode`] gave yields the same record.
 
 use std::time::Duration;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use orchestrion_history::ids::{Namespace, ShardId, Timestamp};
@@ -27,6 +30,7 @@ use super::{
     KnownNamespace, PreviousSecret, Project, ProjectKey, RegisteredService, ServiceKind, Topic,
     Webhook,
 };
+use crate::grounding::{Grounding, Spec, UseCase};
 use crate::plan;
 use crate::visibility::ValueType;
 
@@ -60,6 +64,14 @@ pub(crate) enum Record {
     WebhookRemoved {
         namespace: Namespace,
         id: String,
+    },
+    Grounding {
+        namespace: Namespace,
+        grounding: Arc<Grounding>,
+    },
+    GroundingRemoved {
+        namespace: Namespace,
+        name: String,
     },
     Namespace {
         namespace: Namespace,
@@ -141,6 +153,18 @@ pub(super) fn encode(record: &Record) -> Op {
         Record::ServiceDeleted { namespace, id } => {
             delete(namespace.clone(), RegistryKind::Service, id.clone())
         }
+        Record::Grounding {
+            namespace,
+            grounding,
+        } => put(
+            namespace.clone(),
+            RegistryKind::Grounding,
+            grounding.spec.name.clone(),
+            &grounding_message(grounding),
+        ),
+        Record::GroundingRemoved { namespace, name } => {
+            delete(namespace.clone(), RegistryKind::Grounding, name.clone())
+        }
         Record::WebhookRemoved { namespace, id } => {
             delete(namespace.clone(), RegistryKind::Webhook, id.clone())
         }
@@ -207,6 +231,49 @@ pub(super) fn encode(record: &Record) -> Op {
     }
 }
 
+fn grounding_message(grounding: &Grounding) -> v1::Grounding {
+    let cases = grounding.spec.use_cases.iter();
+    let cases = cases.map(|case| v1::grounding::UseCase {
+        action: case.action.clone(),
+        params: case.params.clone().into_iter().collect(),
+        capabilities: case.capabilities.clone(),
+        intent: case.intent.clone(),
+    });
+    v1::Grounding {
+        name: grounding.spec.name.clone(),
+        domain: grounding.spec.domain.clone(),
+        version: grounding.spec.version.clone(),
+        use_cases: cases.collect(),
+        constraints: grounding.spec.constraints.clone(),
+        applied_at: grounding.applied_at.0,
+        revision: grounding.revision,
+    }
+}
+
+/// A grounding that does not pass its own checks any more is not half in force: the start is refused, and says why.
+fn grounding(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
+    let record = v1::Grounding::decode(value.clone()).map_err(|e| e.to_string())?;
+    let cases = record.use_cases.into_iter().map(|case| UseCase {
+        action: case.action,
+        params: case.params.into_iter().collect(),
+        capabilities: case.capabilities,
+        intent: case.intent,
+    });
+    let spec = Spec {
+        name: record.name,
+        domain: record.domain,
+        version: record.version,
+        use_cases: cases.collect(),
+        constraints: record.constraints,
+    };
+    let grounding = Grounding::new(spec, Timestamp(record.applied_at), record.revision)
+        .map_err(|fault| fault.to_string())?;
+    Ok(Record::Grounding {
+        namespace,
+        grounding: Arc::new(grounding),
+    })
+}
+
 fn key(namespace: Namespace, kind: RegistryKind, id: String) -> Key {
     Key::Registry {
         shard: ShardId::REGISTRY,
@@ -241,6 +308,7 @@ pub(super) fn decode(key: &Key, value: &Bytes) -> Result<Option<Record>, StoreEr
         RegistryKind::ApiKey => api_key(value),
         RegistryKind::Service => service(namespace, value),
         RegistryKind::Webhook => webhook(namespace, value),
+        RegistryKind::Grounding => grounding(namespace, value),
         RegistryKind::Namespace => known_namespace(value),
         RegistryKind::SearchAttribute => search_attribute(namespace, value),
         // Others keep theirs.
@@ -422,6 +490,19 @@ mod tests {
             last_used_at: Some(Timestamp(4)),
             ..key.clone()
         };
+        let spec = Spec {
+            name: "refunds".into(),
+            domain: "shop".into(),
+            version: "1.0".into(),
+            use_cases: vec![UseCase {
+                action: "refund {order}".into(),
+                params: [("order".to_owned(), "o-1".to_owned())].into(),
+                capabilities: vec!["refund".into()],
+                intent: "money back".into(),
+            }],
+            constraints: vec!["be kind".into(), "rule: a before b".into()],
+        };
+        let grounding = Grounding::new(spec, Timestamp(9), 2).unwrap();
         vec![
             Record::Project {
                 namespace: namespace.clone(),
@@ -442,6 +523,10 @@ mod tests {
             Record::Webhook {
                 namespace: namespace.clone(),
                 webhook,
+            },
+            Record::Grounding {
+                namespace: namespace.clone(),
+                grounding: Arc::new(grounding),
             },
             Record::Webhook {
                 namespace,

@@ -55,6 +55,21 @@ pub enum RegistryError {
         /// Attempts that wait in its queue or are under way.
         waiting: usize,
     },
+    /// The same text again, or another one under an old version.
+    #[error(
+        "project {project} already has a grounding spec with name {name} and version {version}: give a changed one a new version"
+    )]
+    SameVersion {
+        /// The project.
+        project: String,
+        /// The grounding.
+        name: String,
+        /// Its version.
+        version: String,
+    },
+    /// A grounding that is not one.
+    #[error(transparent)]
+    Grounding(#[from] crate::grounding::Fault),
     /// A limit is reached.
     #[error("this project has {max} {what} already: no more are allowed")]
     Limit {

@@ -17,6 +17,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use orchestrion_history::ids::Namespace;
 use orchestrion_history::store::{RocksStore, RocksStoreOptions, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -29,10 +30,14 @@ use crate::api::v1::Durations;
 use crate::cli::ServeArgs;
 use crate::compensations::Compensations;
 use crate::config::{ConfigError, Settings, Sources};
+use crate::embedding::{self, Embedder, EmbeddingModel};
 use crate::engine::{Engine, EngineOptions};
+use crate::grounding::{Matcher, Thresholds};
 use crate::housekeeping;
+use crate::orchestration::desk::Desk;
 use crate::orchestration::planning;
 use crate::outbox::{Notifier, Outbox, Worker};
+use crate::plan_cache::PlanCache;
 use crate::planner::Planner;
 use crate::planner::builtin::BuiltinPlanner;
 use crate::planner::llm::{self, LlmPlanner};
@@ -44,6 +49,7 @@ use crate::seams::{self, Chance, Clock, SystemChance, SystemClock};
 const STORE_FOLDER: &str = "store";
 /// orra's defaults, for whoever names only one of key, model and place.
 const DEFAULT_MODEL: &str = "o1-mini";
+const DEFAULT_EMBEDDINGS_MODEL: &str = "text-embedding-3-small";
 const DEFAULT_BASE_URL: &str = "https://api.openai.com/v1";
 /// What a shell shows of a process that a second signal ended.
 const EXIT_CODE_INTERRUPTED: i32 = 130;
@@ -253,6 +259,38 @@ fn planner(settings: &Settings, clock: Arc<dyn Clock>) -> Result<Planner, Server
     Ok(Planner::Llm(Box::new(planner)))
 }
 
+/// Compares texts by a model where one is named, by words otherwise.
+fn matcher(settings: &Settings) -> Result<Matcher, ServerError> {
+    let model = if settings.embeddings.is_configured() {
+        let model = settings.embeddings.model.as_deref();
+        let base_url = settings.embeddings.base_url.as_deref();
+        let model = EmbeddingModel::new(embedding::Settings {
+            model: model.unwrap_or(DEFAULT_EMBEDDINGS_MODEL).to_owned(),
+            api_key: settings
+                .embeddings
+                .api_key
+                .as_ref()
+                .map(|key| key.reveal().to_owned()),
+            base_url: base_url.unwrap_or(DEFAULT_BASE_URL).to_owned(),
+            time_limit: settings.grounding.embeddings_timeout,
+        });
+        Some(model.map_err(|e| ServerError::Start {
+            what: "the comparison of texts",
+            why: e.to_string(),
+        })?)
+    } else {
+        None
+    };
+    let thresholds = Thresholds {
+        action: settings.grounding.threshold,
+        lexical_action: settings.grounding.lexical_threshold,
+        capability: settings.grounding.capability_threshold,
+    };
+    let embedder = Embedder::new(model);
+    tracing::info!(by = embedder.space(), "comparing texts");
+    Ok(Matcher::new(Arc::new(embedder), thresholds))
+}
+
 /// Where clients come in, and what they may do.
 struct Doors {
     http: TcpListener,
@@ -306,7 +344,10 @@ impl Running {
         let registry = Registry::load(&*store).map_err(unopened)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
         let ids: Arc<dyn Chance> = Arc::new(SystemChance);
-        let planner = Arc::new(planner(&settings, clock.clone())?);
+        let planner = planner(&settings, clock.clone())?;
+        let matcher = matcher(&settings)?;
+        let namespaces = registry.projects();
+        let kept = store.clone();
         let (notifier, committed) = Notifier::new();
         let outbox = Outbox::new(registry.clone(), notifier);
         let engine = Engine::start(
@@ -333,15 +374,29 @@ impl Running {
         })?;
         let outbox = seams::spawn(worker.run(committed, stopped.clone()));
         tracing::info!(model = planner.model(), "planning");
-        let services = registry.clone();
-        let planning = planner.clone();
-        seams::spawn(planning::serve(
-            handle.clone(),
-            planning,
-            move |namespace| services.services(namespace).to_vec(),
-        ));
         let sockets = OpenSockets::default();
+        let (services, groundings) = (registry.clone(), registry.clone());
         let registrar = Registrar::new(registry, handle.clone(), ids.clone(), clock.clone());
+        let namespaces = namespaces
+            .iter()
+            .filter_map(|p| Namespace::parse(&p.id).ok());
+        let cache = PlanCache::load(
+            &*kept,
+            namespaces,
+            settings.plan_cache.clone(),
+            handle.clone(),
+            (clock.clone(), ids.clone()),
+            registrar.acts().clone(),
+        )
+        .map_err(unopened)?;
+        let desk = Arc::new(Desk {
+            planner,
+            services: Box::new(move |namespace| services.services(namespace)),
+            groundings: Box::new(move |namespace| groundings.groundings(namespace)),
+            matcher,
+            cache: Some(cache),
+        });
+        seams::spawn(planning::serve(handle.clone(), desk.clone()));
         let housekeeping = seams::spawn(housekeeping::run(
             registrar.clone(),
             handle.clone(),
@@ -370,7 +425,7 @@ impl Running {
             sockets: sockets.clone(),
             metrics: logging::metrics(),
             pulse: Pulse::default(),
-            planner,
+            desk,
             durations: Durations::default(),
         });
         let grpc = Grpc::new(&api, doors.access)?;

@@ -297,6 +297,10 @@ impl From<RegistryError> for ApiError {
             RegistryError::LastKey(_) | RegistryError::InUse { .. } | RegistryError::Signer(_) => {
                 Self::new(Kind::InvalidOperation, error.to_string())
             }
+            RegistryError::SameVersion { .. } => {
+                Self::new(Kind::InvalidOperation, error.to_string()).param("version")
+            }
+            RegistryError::Grounding(fault) => fault.into(),
             RegistryError::Limit { .. } | RegistryError::TooLong { .. } => {
                 Self::new(Kind::InvalidRequest, error.to_string())
             }

@@ -12,6 +12,8 @@
 //! | `GET /orchestrations`, `/orchestrations/inspections/{id}` | `listing.rs` |
 //! | `GET /orchestrations/{id}/replay`            | `replay.rs`         |
 //! | `/compensation-failures…`                    | `compensations.rs`  |
+//! | `/groundings…`, `POST /grounding-tests`       | `groundings.rs`     |
+//! | `/plan-cache`                                | `plan_cache.rs`     |
 //! | `GET /ws`                                    | `socket/`           |
 //!
 //! Invariant: every body is `application/json` and ends with a newline, errors included; only 404 and 405 of the router are not.
@@ -22,9 +24,11 @@ pub(crate) mod auth;
 mod body;
 mod compensations;
 pub mod error;
+mod groundings;
 pub(crate) mod health;
 pub mod json;
 mod listing;
+mod plan_cache;
 mod projects;
 mod replay;
 mod services;
@@ -56,7 +60,7 @@ use super::v1;
 use crate::compensations::Compensations;
 use crate::config::Settings;
 use crate::engine::handle::Handle;
-use crate::planner::Planner;
+use crate::orchestration::desk::Desk;
 use crate::registry::Registrar;
 use crate::seams::Chance;
 use crate::seams::Clock;
@@ -103,7 +107,7 @@ pub struct ApiParts {
     /// Remembers the last probe of the engine.
     pub pulse: Pulse,
     /// Plans what is not to be run.
-    pub planner: Arc<Planner>,
+    pub desk: Arc<Desk>,
     /// How long services took.
     pub durations: v1::Durations,
 }
@@ -196,6 +200,22 @@ pub fn router(api: Api) -> Router {
         .route(
             "/compensation-failures/{id}/retry",
             post(compensations::retry),
+        )
+        .route(
+            "/groundings",
+            get(groundings::list)
+                .post(groundings::apply)
+                .delete(groundings::remove_all)
+                .layer(body_limit(REGISTRATION_BODY_BYTES_MAX)),
+        )
+        .route("/groundings/{name}", delete(groundings::remove))
+        .route(
+            "/grounding-tests",
+            post(groundings::test).layer(body_limit(REGISTRATION_BODY_BYTES_MAX)),
+        )
+        .route(
+            "/plan-cache",
+            get(plan_cache::list).delete(plan_cache::clear),
         )
         .route("/ws", get(socket::connect))
         .route_layer(from_fn(observed))

@@ -32,12 +32,16 @@ use super::{Api, respond};
 use crate::acts::Actor;
 use crate::config::duration;
 use crate::engine::handle::{CallError, Target};
+use crate::grounding::{Applied, Hit, UseCase};
 use crate::orchestration::effect::rfc3339;
 use crate::orchestration::submission::{Rules, json_payload, json_payloads};
 use crate::orchestration::view::View;
-use crate::orchestration::{Action, Submission, UNKEYED_MEMO, WORKFLOW_QUEUE, WORKFLOW_TYPE};
+use crate::orchestration::{
+    Action, GROUNDING_MEMO, Submission, UNKEYED_MEMO, WORKFLOW_QUEUE, WORKFLOW_TYPE,
+};
 use crate::plan::draft::{Parsed, parse_submission};
-use crate::plan::{Parameter, Plan, Service, describe, validate};
+use crate::plan::{Parameter, Plan, Service, describe, validate_under};
+use crate::planner::PlanError;
 use crate::registry::ids::{keyed_orchestration_id, orchestration_id, run_id};
 use crate::seams;
 
@@ -96,20 +100,25 @@ pub(crate) async fn take(
     let workflow_id = WorkflowId::parse(&id).map_err(|e| ApiError::internal(&e))?;
     let started_before = key.is_some() && api.handle.current_run(project, &workflow_id)?.is_some();
     // A repeat is not judged again: services may have changed since.
-    let plan = match &request.plan {
-        Some(draft) if !started_before => Some(own_plan(
-            draft,
-            &services,
-            request.data.as_deref().unwrap_or_default(),
-        )?),
-        _ => None,
+    let own = request.plan.as_ref().filter(|_| !started_before);
+    let hit = match own {
+        Some(_) => own_hit(api, project, &request.action.content, &services).await?,
+        None => None,
     };
+    let data = request.data.as_deref().unwrap_or_default();
+    let plan = own
+        .map(|draft| own_plan(draft, &services, data, hit.as_ref()))
+        .transpose()?;
     if request.webhook.is_some() {
         // Before the start: what ends at once is told as well.
         api.registrar.submission_signer(project, actor).await?;
     }
     let request_id = key.clone().unwrap_or_else(|| run_id(&*api.ids).to_string());
-    let start = start_of(&id, key.is_some(), request_id, request, plan);
+    let mut start = start_of(&id, key.is_some(), request_id, request, plan);
+    if let (Some(hit), Some(memo)) = (&hit, &mut start.memo) {
+        let applied = json_payload(&hit.applied());
+        memo.fields.insert(GROUNDING_MEMO.to_owned(), applied);
+    }
     let accepted = api.handle.start(project.clone(), start).await?;
     let target = Target {
         namespace: project.clone(),
@@ -149,11 +158,32 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Api
     })
 }
 
+/// The use case that the action of a plan of the caller's own is: the groundings hold for those as well.
+pub(crate) async fn own_hit(
+    api: &Api,
+    project: &Namespace,
+    action: &str,
+    services: &[Service],
+) -> Result<Option<Hit>, ApiError> {
+    let groundings = api.registrar.registry().groundings(project);
+    let hit = api.desk.hit(&groundings, action, services).await;
+    hit.map_err(|error| {
+        let kind = match &error {
+            PlanError::Unavailable(_) => Kind::Unavailable,
+            _ => Kind::InvalidRequest,
+        };
+        ApiError::new(kind, error.to_string())
+            .code(code::CANNOT_EXECUTE)
+            .param("action")
+    })
+}
+
 /// The caller's own plan, validated like any other. Whatever is wrong with it is said at once.
 pub(crate) fn own_plan(
     draft: &Value,
     services: &[Service],
     data: &[Parameter],
+    hit: Option<&Hit>,
 ) -> Result<Plan, ApiError> {
     let refused = |reasons: String| {
         let message = format!("the plan is refused:\n{reasons}");
@@ -162,9 +192,8 @@ pub(crate) fn own_plan(
             .param("plan")
     };
     match parse_submission(draft).map_err(|e| refused(e.to_string()))? {
-        Parsed::Draft(draft) => {
-            validate(&draft, services, data).map_err(|reasons| refused(describe(&reasons)))
-        }
+        Parsed::Draft(draft) => validate_under(&draft, services, data, hit.map(|hit| &hit.ruling))
+            .map_err(|reasons| refused(describe(&reasons))),
         Parsed::NotActionable(reason) => Err(ApiError::new(
             Kind::InvalidRequest,
             format!("preparation failed with status not_actionable: {reason}"),
@@ -297,6 +326,7 @@ fn answer(
         timeout: request.timeout.map(duration::format),
         health_check_grace_period: request.grace_period.map(duration::format),
         task_zero: view.plan.as_ref().map(|plan| &plan.task_zero),
+        grounding_hit: view.grounding.as_ref().map(GroundingHitJson::of),
         webhook: request.webhook.as_deref(),
     };
     Ok(respond(StatusCode::ACCEPTED, &body))
@@ -326,7 +356,32 @@ struct OrchestrationJson<'a> {
     health_check_grace_period: Option<String>,
     task_zero: Option<&'a Map<String, Value>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    grounding_hit: Option<GroundingHitJson<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     webhook: Option<&'a str>,
+}
+
+/// The grounding a plan was made under, as orra's clients know it: `useCases` is one of them.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GroundingHitJson<'a> {
+    name: &'a str,
+    domain: &'a str,
+    version: &'a str,
+    use_cases: &'a UseCase,
+    constraints: &'a [String],
+}
+
+impl<'a> GroundingHitJson<'a> {
+    fn of(applied: &'a Applied) -> Self {
+        Self {
+            name: &applied.name,
+            domain: &applied.domain,
+            version: &applied.version,
+            use_cases: &applied.use_case,
+            constraints: &applied.constraints,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -14,6 +14,8 @@ use crate::api::v1::Durations;
 use crate::compensations::Compensations;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineOptions, NoSurroundings};
+use crate::grounding::Matcher;
+use crate::orchestration::desk::Desk;
 use crate::planner::Planner;
 use crate::planner::builtin::BuiltinPlanner;
 use crate::registry::ids::KeyDigest;
@@ -54,6 +56,7 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let handle = engine.handle();
         let settings = open_settings();
+        let (services, groundings) = (registry.clone(), registry.clone());
         let registrar = Registrar::new(
             registry,
             handle.clone(),
@@ -62,6 +65,13 @@ impl Server {
         );
         let compensations =
             Compensations::new(handle.clone(), registrar.clone(), clock.clone(), &settings);
+        let desk = Desk {
+            planner: Planner::Builtin(BuiltinPlanner),
+            services: Box::new(move |namespace| services.services(namespace)),
+            groundings: Box::new(move |namespace| groundings.groundings(namespace)),
+            matcher: Matcher::default(),
+            cache: None,
+        };
         let api = Api::new(ApiParts {
             registrar,
             compensations,
@@ -74,7 +84,7 @@ impl Server {
             sockets: OpenSockets::default(),
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             pulse: Pulse::default(),
-            planner: Arc::new(Planner::Builtin(BuiltinPlanner)),
+            desk: Arc::new(desk),
             durations: Durations::default(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -12,9 +12,10 @@ use super::respond;
 use super::show::step_views;
 use super::submit::{NewOrchestration, PlanView, parsed};
 use crate::api::orra::Api;
-use crate::api::orra::submit::own_plan;
+use crate::api::orra::submit::{own_hit, own_plan};
+use crate::orchestration::desk::Wanted;
 use crate::plan::describe;
-use crate::planner::{Answer, FailedAttempt, PlanError, PlanRequest};
+use crate::planner::{FailedAttempt, PlanError};
 
 /// What would be done.
 #[derive(Debug, Serialize, ToSchema)]
@@ -70,7 +71,10 @@ pub async fn plan(
         completion_tokens: 0,
     };
     let plan = match &request.plan {
-        Some(draft) => own_plan(draft, &services, data)?,
+        Some(draft) => {
+            let hit = own_hit(&api, &project, &request.action.content, &services).await?;
+            own_plan(draft, &services, data, hit.as_ref())?
+        }
         None => {
             if services.is_empty() {
                 return Err(Problem::new(
@@ -78,24 +82,25 @@ pub async fn plan(
                     "the project has no services: register one first",
                 ));
             }
-            planned.planner = api.planner.model().to_owned();
+            planned.planner = api.desk.planner.model().to_owned();
+            let groundings = api.registrar.registry().groundings(&project);
             let mut feedback: Option<String> = None;
             loop {
                 planned.attempts += 1;
-                let asked = PlanRequest {
+                let wanted = Wanted {
                     action: &request.action.content,
                     data,
-                    services: &services,
                     feedback: feedback.as_deref(),
                     attempt: planned.attempts,
                 };
-                match api.planner.plan_once(asked).await {
+                match api.desk.try_out(&project, &groundings, wanted).await {
                     Ok(answer) => {
                         planned.prompt_tokens += answer.prompt_tokens;
                         planned.completion_tokens += answer.completion_tokens;
-                        match answer.answer {
-                            Answer::Planned(plan) => break plan,
-                            Answer::NotActionable(reason) => {
+                        match answer.plan {
+                            Some(plan) => break plan,
+                            None => {
+                                let reason = answer.reason.unwrap_or_default();
                                 return Err(
                                     Problem::new(Code::NotActionable, reason).param("action")
                                 );

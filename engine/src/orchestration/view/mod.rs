@@ -47,6 +47,8 @@ use super::submission::{
 use super::{
     LATE_RESULT_SIGNAL, PLAN_ACTIVITY_TYPE, REVERT_ID_PREFIX, REVERT_WORKFLOW_TYPE, time_of,
 };
+use crate::grounding::Applied;
+use crate::orchestration::GROUNDING_MEMO;
 use crate::plan::{Plan, PlanTask};
 
 /// An orchestration as its journal shows it.
@@ -66,6 +68,8 @@ pub struct View {
     pub submission: Option<Submission>,
     /// What the planner answered, if it was asked.
     pub planning: Option<PlanningResult>,
+    /// The grounding under which its plan was checked.
+    pub grounding: Option<Applied>,
     /// The attempts of the planning that brought no answer, oldest first.
     pub failed_plannings: Vec<FailedPlanning>,
     /// The plan, once there is one.
@@ -227,6 +231,11 @@ impl Task {
     }
 }
 
+fn grounding_of(memo: Option<&Memo>) -> Option<Applied> {
+    let payload = memo?.fields.get(GROUNDING_MEMO)?;
+    serde_json::from_value(json_or_null(Some(payload))).ok()
+}
+
 impl View {
     /// Folds a journal, whole or a prefix of it. `None` when it has no beginning.
     pub fn fold(journal: &[Record]) -> Option<Self> {
@@ -276,6 +285,7 @@ impl View {
             closed: false,
             submission,
             planning: None,
+            grounding: grounding_of(started.memo.as_ref()),
             failed_plannings: Vec::new(),
             plan: None,
             error: None,
@@ -536,6 +546,7 @@ impl View {
         {
             self.set_plan(plan.clone());
         }
+        self.grounding = answer.as_ref().and_then(|answer| answer.grounding.clone());
         self.planning = answer;
     }
 

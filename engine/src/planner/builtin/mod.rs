@@ -8,6 +8,8 @@
 //! It cannot: understand. It runs each service at most once, repeats nothing over lists, decides nothing by results, does no arithmetic
 //! and no text of its own; "the second one", "it" and "unless" mean nothing to it. What it cannot wire with some certainty it refuses.
 //!
+//! It knows of rules only that its plan is checked against them: what breaks one it refuses.
+//!
 //! Invariant: the same action, data and services give the same answer, whatever order the services come in.
 
 mod choose;
@@ -18,7 +20,7 @@ use self::choose::{Profile, choose, scores};
 use self::wire::Wiring;
 use super::{Answer, PlanRequest, Planned};
 use crate::plan::draft::{Draft, DraftTask};
-use crate::plan::{Parameter, Service, describe, validate};
+use crate::plan::{Service, describe, validate_under};
 
 /// Its name, where a model's would stand.
 pub const MODEL: &str = "builtin";
@@ -33,7 +35,7 @@ impl BuiltinPlanner {
     /// Plans; feedback changes nothing, and neither does another attempt.
     pub fn plan(&self, request: PlanRequest<'_>) -> Planned {
         Planned {
-            answer: answer(request.action, request.data, request.services),
+            answer: answer(request),
             model: MODEL.to_owned(),
             prompt_digest: String::new(),
             prompt_tokens: 0,
@@ -44,7 +46,13 @@ impl BuiltinPlanner {
     }
 }
 
-fn answer(action: &str, data: &[Parameter], services: &[Service]) -> Answer {
+fn answer(request: PlanRequest<'_>) -> Answer {
+    let PlanRequest {
+        action,
+        data,
+        services,
+        ..
+    } = request;
     let mut services: Vec<_> = services.iter().collect();
     services.sort_by(|a, b| a.id.cmp(&b.id));
     let profiles: Vec<_> = services
@@ -87,14 +95,11 @@ fn answer(action: &str, data: &[Parameter], services: &[Service]) -> Answer {
         })
         .collect();
     let services: Vec<_> = services.into_iter().cloned().collect();
-    match validate(
-        &Draft {
-            tasks,
-            ..Draft::default()
-        },
-        &services,
-        data,
-    ) {
+    let draft = Draft {
+        tasks,
+        ..Draft::default()
+    };
+    match validate_under(&draft, &services, data, request.ruling()) {
         Ok(plan) => Answer::Planned(plan),
         Err(reasons) => Answer::NotActionable(describe(&reasons)),
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::plan::Parameter;
 
 /// A service whose inputs and outputs are written as `name: type, name?: type`.
 fn service(name: &str, description: &str, input: &str, output: &str) -> Service {
@@ -45,10 +46,20 @@ fn check(action: &str, fields: Value, services: &[Service]) -> String {
     let data = data(fields);
     let mut reversed = services.to_vec();
     reversed.reverse();
-    let found = answer(action, &data, services);
+    let answer = |services: &[Service]| {
+        answer(PlanRequest {
+            action,
+            data: &data,
+            services,
+            grounding: None,
+            feedback: None,
+            attempt: 1,
+        })
+    };
+    let found = answer(services);
     assert_eq!(
         found,
-        answer(action, &data, &reversed),
+        answer(&reversed),
         "the order of services changes the answer"
     );
     match found {

@@ -153,6 +153,7 @@ async fn ask(planner: &LlmPlanner, feedback: Option<&str>) -> Result<Planned, Pl
         action: "Echo this",
         data: &data,
         services: &services,
+        grounding: None,
         feedback,
         attempt: 2,
     };
@@ -181,6 +182,7 @@ async fn an_answer_of_no_use_is_paid_for_as_well() {
             action: "Echo this",
             data: &data,
             services: &services,
+            grounding: None,
             feedback: None,
             attempt: 2,
         };

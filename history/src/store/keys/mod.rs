@@ -85,10 +85,12 @@ pub enum RegistryKind {
     Service = 3,
     /// `v1.Webhook`.
     Webhook = 4,
-    /// A grounding.
+    /// `v1.Grounding`, by name.
     Grounding = 5,
     /// A setting.
     Setting = 6,
+    /// `v1.PlanCacheEntry`.
+    PlanCache = 7,
     /// `v1.DeliveryTry`, by webhook and slot: the last tries of each webhook.
     Delivery = 8,
     /// `v1.AdministrativeAct`, by time.
@@ -100,13 +102,14 @@ pub enum RegistryKind {
 }
 
 impl RegistryKind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Project,
         Self::ApiKey,
         Self::Service,
         Self::Webhook,
         Self::Grounding,
         Self::Setting,
+        Self::PlanCache,
         Self::Delivery,
         Self::Act,
         Self::Namespace,
@@ -121,6 +124,7 @@ impl RegistryKind {
             Self::Webhook => "webhook",
             Self::Grounding => "grounding",
             Self::Setting => "setting",
+            Self::PlanCache => "cached plan",
             Self::Delivery => "delivery",
             Self::Act => "act",
             Self::Namespace => "namespace",
