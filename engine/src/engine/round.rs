@@ -18,6 +18,7 @@ use super::polling::{Completed, QueryOutcome, Started, UpdateProgress};
 pub(super) type RunKey = (Namespace, RunId);
 
 /// An answer that waits for the commit.
+#[expect(clippy::large_enum_variant)] // One lives for a round; boxing costs more than the copies.
 pub(super) enum Answer {
     Accepted(
         oneshot::Sender<Result<Accepted, CallError>>,

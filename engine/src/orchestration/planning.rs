@@ -405,6 +405,13 @@ mod tests {
             start_to_close: Duration::ZERO,
             schedule_to_close: Duration::ZERO,
             heartbeat: Duration::ZERO,
+            retry: orchestrion_history::state::Retry {
+                initial: 0,
+                factor: 1.0,
+                maximum: 0,
+                attempts: 1,
+                non_retryable: Vec::new(),
+            },
         }
     }
 }
