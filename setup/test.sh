@@ -9,13 +9,17 @@ source setup/env.sh
 
 # The end-to-end tests start this binary; cargo alone builds it only for tests of its own package.
 # The same selection as below, so that nothing is compiled twice with other features.
-cargo build --workspace --bins --tests
+cargo build --workspace --bins --tests --examples
 
 # Another clone's build may put its own binary in that place while the tests run: keep this one.
 kept="$(mktemp -d)"
 trap 'rm -rf "$kept"' EXIT
 cp "$CARGO_TARGET_DIR/debug/orchestrion" "$kept/orchestrion"
 export ORCHESTRION_BIN="$kept/orchestrion"
+# The same for the services on the Rust SDK.
+mkdir "$kept/examples"
+cp "$CARGO_TARGET_DIR/debug/examples/steps" "$kept/examples/steps"
+export ORCHESTRION_EXAMPLES="$kept/examples"
 
 log="$kept/log"
 [ ! -t 1 ] || export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-always}"

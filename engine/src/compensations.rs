@@ -24,7 +24,7 @@ use orchestrion_proto::v1::{CompensationFailure, RevertRetry};
 use tokio::sync::Mutex;
 
 use crate::acts::{Act, Actor, What};
-use crate::api::orra::socket::key;
+use crate::api::work::key;
 use crate::config::Settings;
 use crate::engine::handle::{CallError, Handle, Target};
 use crate::orchestration::revert::{Ended, RevertAgain, Tried};

@@ -1,4 +1,4 @@
-//! A process of `tests/services`: Python services on the unmodified `orra-sdk`.
+//! A process of services: of `tests/services`, in Python on the unmodified `orra-sdk`, or the example of our Rust SDK that does the same.
 //!
 //! Its folder outlives the process: identity, memory and log are those of the same service after a restart.
 
@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::engine::Engine;
 use crate::project::Project;
 use crate::wait::until_some;
 
@@ -18,6 +19,8 @@ const LOG_LINES_SHOWN: usize = 40;
 pub struct PyService {
     folder: TempDir,
     script: String,
+    /// Where the engine's gRPC API is, for services on the Rust SDK.
+    grpc: Option<String>,
     arguments: Vec<String>,
     url: String,
     key: String,
@@ -37,10 +40,19 @@ impl PyService {
         Self::start(project, "steps", names).await
     }
 
+    /// Starts the same services on the Rust SDK, over its stream.
+    pub async fn rust_steps(project: &Project, engine: &Engine, names: &[&str]) -> Self {
+        let mut service = Self::prepare(project, "steps", names);
+        service.grpc = Some(format!("http://{}", engine.grpc_address()));
+        service.restart().await;
+        service
+    }
+
     fn prepare(project: &Project, script: &str, arguments: &[&str]) -> Self {
         Self {
             folder: tempfile::tempdir().unwrap(),
             script: script.to_owned(),
+            grpc: None,
             arguments: arguments
                 .iter()
                 .map(|&argument| argument.to_owned())
@@ -66,9 +78,21 @@ impl PyService {
             .append(true)
             .open(self.stderr_path())
             .unwrap();
-        let process = Command::new(python())
-            .arg("-B")
-            .arg(folder.join(format!("{}.py", self.script)))
+        let mut command = match &self.grpc {
+            Some(url) => {
+                let mut command = Command::new(example(&self.script));
+                command.env("ENGINE_GRPC", url);
+                command
+            }
+            None => {
+                let mut command = Command::new(python());
+                command
+                    .arg("-B")
+                    .arg(folder.join(format!("{}.py", self.script)));
+                command
+            }
+        };
+        let process = command
             .args(&self.arguments)
             .current_dir(self.folder.path())
             .env("NO_PROXY", "127.0.0.1")
@@ -83,7 +107,7 @@ impl PyService {
         self.process = Some(process);
         until_some("the services to register", || {
             let ended = self.process.as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "{}.py ended: {ended:?}", self.script);
+            assert!(ended.is_none(), "{} ended: {ended:?}", self.script);
             (self.events("registered").len() >= before + services).then_some(())
         })
         .await;
@@ -94,6 +118,15 @@ impl PyService {
         let mut process = self.process.take().expect("the services run");
         process.kill().unwrap();
         process.wait().unwrap();
+    }
+
+    /// Ends it gracefully, and waits until it has ended.
+    pub async fn end(&mut self) -> bool {
+        let mut process = self.process.take().expect("the services run");
+        drop(process.stdin.take());
+        until_some("the services to end", || process.try_wait().unwrap())
+            .await
+            .success()
     }
 
     /// The id that the engine gave this service.
@@ -170,6 +203,23 @@ impl Drop for PyService {
             eprintln!("{}", lines[from..].join("\n"));
         }
     }
+}
+
+/// An example of the Rust SDK: of `ORCHESTRION_EXAMPLES`, or the one that Cargo built beside this test.
+fn example(name: &str) -> PathBuf {
+    let beside = || {
+        let test = std::env::current_exe().unwrap();
+        test.ancestors()
+            .skip(1)
+            .map(|folder| folder.join("examples"))
+            .find(|folder| folder.join(name).is_file())
+    };
+    let folder = std::env::var_os("ORCHESTRION_EXAMPLES")
+        .map(PathBuf::from)
+        .or_else(beside);
+    folder
+        .expect("no services on the Rust SDK: run `cargo build -p orchestrion-worker --examples`")
+        .join(name)
 }
 
 /// The Python that has `orra-sdk`: of `ORCHESTRION_VENV`, or of the place where `make setup` puts it.

@@ -86,7 +86,14 @@ fn time_and_tasks_come_in_through_the_seams() {
 
 #[test]
 fn every_file_says_what_lives_in_it() {
-    for folder in ["proto/src", "history/src", "engine/src", "tests/src"] {
+    for folder in [
+        "proto/src",
+        "proto/build",
+        "history/src",
+        "engine/src",
+        "worker-sdk/src",
+        "tests/src",
+    ] {
         for (path, text) in sources(folder) {
             assert!(
                 text.starts_with("//!"),

@@ -6,3 +6,5 @@ pub mod access;
 pub mod orra;
 pub mod temporal;
 pub mod v1;
+pub mod work;
+pub mod worker;

@@ -63,6 +63,11 @@ pub enum Call {
         /// Which.
         session: SessionId,
     },
+    /// A session takes no more tasks, but still answers those it has.
+    Pause {
+        /// Which.
+        session: SessionId,
+    },
     /// A session ended.
     Detach {
         /// Which.
@@ -200,10 +205,15 @@ pub enum Call {
     Stop,
 }
 
+/// The answer to a request that was asked under a number.
+pub type NumberedAnswer = (u64, Result<Accepted, CallError>);
+
 /// Who waits for the answer to a request.
 pub enum ReplyTo {
     /// A caller outside.
     Caller(oneshot::Sender<Result<Accepted, CallError>>),
+    /// A caller outside who asks many things and tells the answers apart by number.
+    Numbered(u64, mpsc::UnboundedSender<NumberedAnswer>),
     /// Nobody: the engine itself asked.
     Nobody,
 }

@@ -21,6 +21,7 @@ use orchestrion_proto::temporal::api::failure::v1::Failure;
 use orchestrion_proto::v1::{CurrentRun, RunHead, Visibility};
 use tokio::sync::{mpsc, oneshot};
 
+pub use super::call::NumberedAnswer;
 use super::call::{Call, Poller, ReplyTo};
 use crate::visibility::Index;
 
@@ -165,6 +166,21 @@ impl Handle {
         answer.await.map_err(|_| CallError::ShuttingDown)?
     }
 
+    /// Asks like [`Handle::request`], without waiting: the answer comes to `answers` under this number.
+    pub fn ask(
+        &self,
+        target: Target,
+        request: Request,
+        number: u64,
+        answers: &mpsc::UnboundedSender<NumberedAnswer>,
+    ) -> Result<(), CallError> {
+        self.send(Call::Request {
+            target,
+            request: Box::new(request),
+            reply: ReplyTo::Numbered(number, answers.clone()),
+        })
+    }
+
     /// Starts a run. A repeat of the creating request id is answered `Reply::Repeated` with the first one's run;
     /// another start while a run is open is [`Rejection::AlreadyStarted`].
     pub async fn start(
@@ -211,6 +227,11 @@ impl Handle {
     pub fn release(&self, session: SessionId) {
         // A lost release is harmless only when the engine stops, which is the only way this can fail.
         let _ = self.inbox.send(Call::Release { session });
+    }
+
+    /// Gives a session no more tasks; those it has it may still answer.
+    pub fn pause(&self, session: SessionId) {
+        let _ = self.inbox.send(Call::Pause { session });
     }
 
     /// Ends a session: what it was given and nobody answered returns to its queue, uncounted.

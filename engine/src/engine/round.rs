@@ -8,8 +8,9 @@ use orchestrion_history::record::Record;
 use orchestrion_history::request::Request;
 use orchestrion_history::state::MutableState;
 use orchestrion_history::store::{Batch, Key, Op, ShardWrite, Store, StoreError, entry_ops};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
+use super::call::NumberedAnswer;
 use super::handle::{Accepted, CallError, Dispatch, Progress, SessionId};
 use super::matching::{AttemptKey, Polled, QueueKey};
 use super::polling::{Completed, QueryOutcome, Started, UpdateProgress};
@@ -22,6 +23,11 @@ pub(super) type RunKey = (Namespace, RunId);
 pub(super) enum Answer {
     Accepted(
         oneshot::Sender<Result<Accepted, CallError>>,
+        Result<Accepted, CallError>,
+    ),
+    Numbered(
+        u64,
+        mpsc::UnboundedSender<NumberedAnswer>,
         Result<Accepted, CallError>,
     ),
     Put(oneshot::Sender<Result<(), CallError>>),
@@ -56,6 +62,7 @@ impl Answer {
     pub(super) fn send(self) {
         match self {
             Self::Accepted(to, result) => _ = to.send(result),
+            Self::Numbered(number, to, result) => _ = to.send((number, result)),
             Self::Put(to) => _ = to.send(Ok(())),
             Self::Watched(to, result) => _ = to.send(result),
             Self::Completed(to, result) => _ = to.send(result),
@@ -70,6 +77,7 @@ impl Answer {
     pub(super) fn fail(self, error: &CallError) {
         match self {
             Self::Accepted(to, _) => _ = to.send(Err(error.clone())),
+            Self::Numbered(number, to, _) => _ = to.send((number, Err(error.clone()))),
             Self::Put(to) => _ = to.send(Err(error.clone())),
             Self::Watched(to, _) => _ = to.send(Err(error.clone())),
             Self::Completed(to, _) => _ = to.send(Err(error.clone())),

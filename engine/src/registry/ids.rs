@@ -7,7 +7,7 @@ use std::fmt;
 use crate::seams::Chance;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use orchestrion_history::ids::RunId;
+use orchestrion_history::ids::{Namespace, RunId};
 use sha2::{Digest, Sha256};
 
 /// Digits and letters without the look-alikes 0, 1, I, O and l.
@@ -147,7 +147,18 @@ pub fn api_key_id(digest: KeyDigest) -> String {
 
 /// `s_` and 28 lower-case letters: models change the case of what they copy.
 pub fn service_id(source: &dyn Chance) -> String {
-    let mut value = random(source);
+    letters(random(source))
+}
+
+/// The id of a service that comes by its name alone, in the same form.
+pub fn named_service_id(project: &Namespace, name: &str) -> String {
+    let parts = [project.as_str().as_bytes(), name.as_bytes()];
+    let mut first = [0u8; 16];
+    first.copy_from_slice(&digest("service", &parts)[..16]);
+    letters(u128::from_be_bytes(first))
+}
+
+fn letters(mut value: u128) -> String {
     let mut letters = [b'a'; SERVICE_LETTERS];
     for letter in letters.iter_mut().rev() {
         *letter = b'a' + (value % 26) as u8;

@@ -35,6 +35,18 @@ pub struct Registration {
     pub revertible: bool,
 }
 
+impl Registration {
+    /// Whether a registered service is exactly this.
+    pub fn describes(&self, registered: &RegisteredService) -> bool {
+        let service = &registered.service;
+        (self.kind, &self.name, &self.description)
+            == (registered.kind, &service.name, &service.description)
+            && self.input_schema == service.input_schema
+            && self.output_schema == service.output_schema
+            && self.revertible == service.revertible
+    }
+}
+
 impl Registrar {
     /// A new service, or the next version of a known one, which replaces everything of it.
     pub async fn register_service(
@@ -48,14 +60,15 @@ impl Registrar {
         let (id, version, created_at) = match registration.id {
             Some(id) => match self.registry.service(namespace, &id) {
                 Some(known) => (id, known.version + 1, known.created_at),
+                // On a stream its name is enough: who comes with it is the service that came with it before.
+                None if id == ids::named_service_id(namespace, &registration.name) => {
+                    self.room_for_a_service(namespace)?;
+                    (id, 1, at)
+                }
                 None => return Err(RegistryError::UnknownService(id)),
             },
             None => {
-                limit(
-                    "services",
-                    self.registry.services(namespace).len(),
-                    SERVICES_PER_PROJECT_MAX,
-                )?;
+                self.room_for_a_service(namespace)?;
                 (ids::service_id(&*self.ids), 1, at)
             }
         };
@@ -83,6 +96,11 @@ impl Registrar {
         self.commit(turn, namespace, vec![record], actor, vec![act])
             .await?;
         Ok(service)
+    }
+
+    fn room_for_a_service(&self, namespace: &Namespace) -> Result<(), RegistryError> {
+        let known = self.registry.services(namespace).len();
+        limit("services", known, SERVICES_PER_PROJECT_MAX)
     }
 
     /// Takes a service out of the project: the planner is not offered it any more and its sockets are closed. Without `force` a service

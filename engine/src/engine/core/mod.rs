@@ -241,8 +241,12 @@ impl Core {
                 reply,
             } => {
                 let result = self.ask(round, &target, *request);
-                if let ReplyTo::Caller(to) = reply {
-                    round.answers.push(Answer::Accepted(to, result));
+                match reply {
+                    ReplyTo::Caller(to) => round.answers.push(Answer::Accepted(to, result)),
+                    ReplyTo::Numbered(number, to) => {
+                        round.answers.push(Answer::Numbered(number, to, result));
+                    }
+                    ReplyTo::Nobody => {}
                 }
             }
             Call::Attach {
@@ -269,6 +273,7 @@ impl Core {
                 }
             }
             Call::Release { session } => round.queues.extend(self.matching.release(session)),
+            Call::Pause { session } => self.matching.pause(session),
             Call::Detach { session } => self.detach(round, session),
             Call::Presence {
                 namespace,

@@ -78,6 +78,7 @@ struct Attached {
     queue: QueueKey,
     identity: String,
     free: u32,
+    paused: bool,
     tasks: mpsc::UnboundedSender<Dispatch>,
     has: HashMap<AttemptKey, (WorkflowId, i32)>,
 }
@@ -163,6 +164,7 @@ impl Matching {
                 queue: key,
                 identity,
                 free: window,
+                paused: false,
                 tasks,
                 has: HashMap::new(),
             },
@@ -200,6 +202,13 @@ impl Matching {
             self.owners.remove(key);
         }
         had
+    }
+
+    /// The session is given nothing more.
+    pub(super) fn pause(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.paused = true;
+        }
     }
 
     pub(super) fn release(&mut self, id: SessionId) -> Option<QueueKey> {
@@ -288,7 +297,7 @@ impl Matching {
             let Some(session) = self.sessions.get_mut(&id) else {
                 continue;
             };
-            if session.free == 0 || session.tasks.is_closed() {
+            if session.free == 0 || session.paused || session.tasks.is_closed() {
                 continue;
             }
             let (_, waiting) = queue.waiting.pop_first()?;

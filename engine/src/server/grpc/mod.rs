@@ -19,6 +19,7 @@ use orchestrion_proto::services::FILE_DESCRIPTORS;
 use orchestrion_proto::services::health::health_server::HealthServer;
 use orchestrion_proto::services::operator::operator_service_server::OperatorServiceServer;
 use orchestrion_proto::services::workflow::workflow_service_server::WorkflowServiceServer;
+use orchestrion_proto::worker::worker_service_server::WorkerServiceServer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::codec::CompressionEncoding::Gzip;
@@ -33,6 +34,8 @@ use super::ServerError;
 use crate::api::access::Access;
 use crate::api::orra::Api;
 use crate::api::temporal::Temporal;
+use crate::api::work::MESSAGE_BYTES_MAX;
+use crate::api::worker::Streams;
 use crate::config::GrpcSettings;
 
 /// What one stream may have in flight towards us: a payload of ten megabytes must not wait for a dozen round trips.
@@ -71,6 +74,7 @@ impl Grpc {
                 .register_encoded_file_descriptor_set(FILE_DESCRIPTORS)
                 .with_service_name("temporal.api.workflowservice.v1.WorkflowService")
                 .with_service_name("temporal.api.operatorservice.v1.OperatorService")
+                .with_service_name("orchestrion.v1.WorkerService")
                 .with_service_name("grpc.health.v1.Health")
         };
         let unreadable = |e: tonic_reflection::server::Error| unusable(&with_causes(&e));
@@ -89,6 +93,11 @@ impl Grpc {
                 OperatorServiceServer::new(temporal)
                     .accept_compressed(Gzip)
                     .max_decoding_message_size(message_bytes_max),
+            )
+            .add_service(
+                WorkerServiceServer::new(Streams::new(api.clone()))
+                    .accept_compressed(Gzip)
+                    .max_decoding_message_size(MESSAGE_BYTES_MAX),
             )
             .add_service(HealthServer::new(Health::new(api.clone())).accept_compressed(Gzip))
             .add_service(

@@ -9,11 +9,13 @@
 //! Invariant: inputs, results, compensation data and updates keep their bytes; only what is ours is taken apart.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::api::orra::json::Members;
+use crate::api::work::{Assignment, Attempt, Outcome, Said};
 
 /// What the engine sends.
 #[derive(Debug, Serialize)]
@@ -120,15 +122,6 @@ pub enum Message<'a> {
     },
 }
 
-/// Which attempt a message is about, as the service says.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Attempt {
-    /// Of the attempt.
-    pub execution_id: String,
-    /// Of the activity.
-    pub idempotency_key: String,
-}
-
 /// How an attempt ended, as the service says.
 #[derive(Debug, Clone)]
 pub enum Answer<'a> {
@@ -147,6 +140,28 @@ pub enum Answer<'a> {
         /// Verbatim; a missing one is null.
         payload: &'a RawValue,
     },
+}
+
+impl Said for Answer<'_> {
+    fn outcome(&self, to: &Assignment, default_ttl: Duration) -> Outcome {
+        match self {
+            Self::Success { result } if to.revert => {
+                Outcome::Completed(result.get().as_bytes().to_vec())
+            }
+            Self::Success { result } => {
+                let ttl_ms = u64::try_from(default_ttl.as_millis()).unwrap_or(u64::MAX);
+                match TaskResult::read(result, ttl_ms) {
+                    TaskResult::Done(result) => Outcome::Completed(result.into_bytes()),
+                    TaskResult::Aborted(payload) => Outcome::Aborted(payload.into_bytes()),
+                }
+            }
+            Self::Abort { payload } => Outcome::Aborted(payload.get().as_bytes().to_vec()),
+            Self::Error { text } => Outcome::Failed {
+                text: text.clone(),
+                permanent: false,
+            },
+        }
+    }
 }
 
 /// A frame nobody can make sense of. It is dropped without an acknowledgement, as orra does.

@@ -5,10 +5,7 @@
 //! Invariant: nobody is upgraded before the key and the service are known to belong together, and nobody stays when one of them is
 //! taken away.
 
-mod answers;
 mod frame;
-pub(crate) mod key;
-mod locate;
 mod session;
 mod slots;
 #[cfg(test)]
@@ -21,15 +18,15 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
-use orchestrion_history::ids::{Namespace, TaskQueueName};
+use orchestrion_history::ids::TaskQueueName;
 use serde::Deserialize;
-use tokio::sync::watch;
 
-pub use self::session::{MESSAGE_BYTES_MAX, SDK_FRAME_BYTES_MAX};
+pub use self::session::SDK_FRAME_BYTES_MAX;
 use super::Api;
 use super::body::Params;
 use super::error::{ApiError, Kind, code};
-use crate::registry::Registry;
+use crate::api::work::answering::Answering;
+use crate::api::work::{MESSAGE_BYTES_MAX, Standing};
 use crate::registry::ids::KeyDigest;
 
 /// Who connects. The SDKs have no other place for it than the query.
@@ -76,10 +73,11 @@ pub async fn connect(
         service_id.clone(),
         digest,
     );
-    let answering = answers::Answering {
+    let answering = Answering {
         handle: api.handle.clone(),
         clock: api.clock.clone(),
         identity: format!("{} ({service_id})", service.service.name),
+        wire: "orra",
         namespace,
         service_id,
         patience: api.settings.sockets.answer_patience,
@@ -99,42 +97,6 @@ pub async fn connect(
                 .run(queue)
                 .await;
         }))
-}
-
-/// What a socket stands on: its service, and the key it came with.
-pub(super) struct Standing {
-    registry: Registry,
-    namespace: Namespace,
-    service_id: String,
-    key: KeyDigest,
-    removals: watch::Receiver<u64>,
-}
-
-impl Standing {
-    fn new(registry: Registry, namespace: Namespace, service_id: String, key: KeyDigest) -> Self {
-        Self {
-            removals: registry.removals(),
-            registry,
-            namespace,
-            service_id,
-            key,
-        }
-    }
-
-    /// Waits until one of them is taken away.
-    async fn lost(&mut self) {
-        loop {
-            let held = self.registry.holds_key(self.key)
-                && self
-                    .registry
-                    .service(&self.namespace, &self.service_id)
-                    .is_some();
-            // The registry outlives its sockets: this holds it.
-            if !held || self.removals.changed().await.is_err() {
-                return;
-            }
-        }
-    }
 }
 
 /// orra's Python SDK reads nothing while a handler runs; its library says that it is Python. Others read while they work.

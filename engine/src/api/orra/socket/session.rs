@@ -20,23 +20,18 @@ use orchestrion_proto::temporal::api::common::v1::Payload;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, watch};
 
-use super::Standing;
-use super::answers::{Answering, Settled};
-use super::frame::{Answer, Attempt, Inbound, Message, Outbound, Work};
-use super::key;
-use super::locate::is_revert;
-use super::slots::{Assignment, Slots, Tick};
+use super::frame::{Answer, Inbound, Message, Outbound, Work};
+use super::slots::{Slots, Tick};
+use crate::api::work::answering::{Answering, Settled};
+use crate::api::work::locate::is_revert;
+use crate::api::work::{Assignment, Attached, Attempt, Standing, key};
 use crate::config::SocketSettings;
-use crate::engine::handle::{Dispatch, Handle, SessionId, Target};
-use crate::orchestration::revert::key_text;
+use crate::engine::handle::Dispatch;
 use crate::orchestration::submission::{BadPayload, json_text, payload_text};
-use crate::orchestration::{COMPENSATION_HEADER, IDEMPOTENCY_HEADER, REVERT_ID_PREFIX};
+use crate::orchestration::{COMPENSATION_HEADER, REVERT_ID_PREFIX};
 use crate::registry::ids::execution_id;
 use crate::seams;
 
-/// The largest message a socket takes. Results above the engine's payload limit are refused one by one; only beyond this is the
-/// socket closed.
-pub const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The largest frame orra's Python SDK takes; it closes its socket on a larger one.
 pub const SDK_FRAME_BYTES_MAX: usize = 10_485_760 + 2 * 1024;
 /// An answer that could not be committed is kept by its SDK if the socket closes after the 5 s it waits for the acknowledgement.
@@ -85,26 +80,6 @@ pub struct Connection {
     close_at: Option<Timestamp>,
 }
 
-/// The engine's side of a socket; dropping it gives the session back.
-struct Attached {
-    handle: Handle,
-    id: SessionId,
-}
-
-impl Attached {
-    fn release(&self, slots: usize) {
-        for _ in 0..slots {
-            self.handle.release(self.id);
-        }
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        self.handle.detach(self.id);
-    }
-}
-
 impl Connection {
     /// A connection that has not begun.
     pub fn new(
@@ -150,10 +125,7 @@ impl Connection {
             Ok(session) => {
                 tracing::info!(%service, session = session.id.0, "service connected");
                 metrics::gauge!("orchestrion_sockets").increment(1.0);
-                let attached = Attached {
-                    handle: self.answering.handle.clone(),
-                    id: session.id,
-                };
+                let attached = Attached::new(&self.answering.handle, session.id);
                 let mut tasks = session.tasks;
                 let end = self.serve(&attached, &mut tasks).await;
                 metrics::gauge!("orchestrion_sockets").decrement(1.0);
@@ -242,7 +214,11 @@ impl Connection {
             Message::Interim { attempt, update } => (
                 "update",
                 self.answering
-                    .update(attempt, self.known(attempt), update)
+                    .update(
+                        attempt,
+                        self.known(attempt),
+                        update.get().as_bytes().to_vec(),
+                    )
                     .await,
             ),
             Message::Answer { attempt, answer } => {
@@ -341,7 +317,7 @@ impl Connection {
             Err(reason) => {
                 tracing::warn!(service = %self.answering.service_id, activity = %dispatch.activity_id, reason, "an attempt cannot be sent");
                 self.answering
-                    .undeliverable(&assignment(&dispatch, revert), reason)
+                    .undeliverable(&Assignment::of(&dispatch, revert), reason)
                     .await;
                 attached.release(1);
                 Ok(())
@@ -443,20 +419,6 @@ fn end_of(error: &axum::Error) -> End {
     End::Gone
 }
 
-fn assignment(dispatch: &Dispatch, revert: bool) -> Assignment {
-    Assignment {
-        target: Target {
-            namespace: dispatch.namespace.clone(),
-            workflow_id: dispatch.workflow_id.clone(),
-            run_id: Some(dispatch.run_id),
-        },
-        scheduled_event_id: dispatch.scheduled_event_id,
-        attempt: Some(dispatch.attempt),
-        activity_id: dispatch.activity_id.clone(),
-        revert,
-    }
-}
-
 /// The frame of an attempt, or why there can be none.
 fn compose(
     dispatch: &Dispatch,
@@ -474,22 +436,7 @@ fn compose(
     };
     let revert = context.is_some();
     let event = dispatch.scheduled_event_id;
-    // A revert that is run again may have been done the first time: its service knows by the key.
-    let known_by = dispatch
-        .header
-        .as_ref()
-        .and_then(|header| header.fields.get(IDEMPOTENCY_HEADER))
-        .filter(|_| revert)
-        .map(key_text)
-        .filter(|key| !key.is_empty());
-    let key = known_by.unwrap_or_else(|| {
-        key::of(
-            &dispatch.namespace,
-            &dispatch.workflow_id,
-            dispatch.run_id,
-            event,
-        )
-    });
+    let key = key::of_dispatch(dispatch, revert);
     let work = Work {
         id: dispatch
             .activity_id

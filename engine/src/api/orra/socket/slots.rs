@@ -16,26 +16,12 @@ use std::time::Duration;
 
 use orchestrion_history::ids::Timestamp;
 
-use crate::engine::handle::{Dispatch, Target};
+use crate::api::work::Assignment;
+use crate::engine::handle::Dispatch;
 use crate::registry::ids::execution_id;
 
 /// Attempts whose slot was given back and that may still be answered; older ones are found by their key.
 const REMEMBERED_MAX: usize = 256;
-
-/// An attempt a service may answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment {
-    /// The run.
-    pub target: Target,
-    /// The activity's scheduling event.
-    pub scheduled_event_id: i64,
-    /// Which attempt; `None` when the service does not say it in a way we know.
-    pub attempt: Option<i32>,
-    /// The id the workflow gave it.
-    pub activity_id: String,
-    /// Whether it undoes a task.
-    pub revert: bool,
-}
 
 #[derive(Debug)]
 struct Slot {
@@ -85,17 +71,7 @@ impl Slots {
             .min();
         self.taken.push(Slot {
             execution_id,
-            assignment: Assignment {
-                target: Target {
-                    namespace: dispatch.namespace.clone(),
-                    workflow_id: dispatch.workflow_id.clone(),
-                    run_id: Some(dispatch.run_id),
-                },
-                scheduled_event_id: dispatch.scheduled_event_id,
-                attempt: Some(dispatch.attempt),
-                activity_id: dispatch.activity_id.clone(),
-                revert,
-            },
+            assignment: Assignment::of(dispatch, revert),
             deadline: deadline.map(|at| at.plus(margin)),
             doubted_at: None,
         });

@@ -10,11 +10,10 @@ use orchestrion_history::store::{MemoryStore, StoreErrorKind};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::answers::{Answering, Settled};
 use super::blocks_while_it_works;
-use super::frame::{Answer, Attempt};
-use super::key;
-use super::slots::Assignment;
+use super::frame::Answer;
+use crate::api::work::answering::{Answering, Settled};
+use crate::api::work::{Assignment, Attempt, key};
 use crate::engine::handle::{Dispatch, Handle, Session, Target};
 use crate::engine::{Engine, EngineOptions, NoSurroundings};
 use crate::orchestration::submission::json_payloads;
@@ -105,6 +104,7 @@ impl Stage {
             namespace: Namespace::parse(project).unwrap(),
             service_id: service_id.into(),
             identity: "test".into(),
+            wire: "orra",
             patience: Duration::from_secs(4),
             default_ttl: Duration::from_secs(60),
         }
@@ -212,7 +212,7 @@ async fn an_update_is_kept() {
     let update = raw(r#"{"progress":50}"#);
     let settled = stage
         .answering(SERVICE, "p_1")
-        .update(&stage.attempt(), None, &update)
+        .update(&stage.attempt(), None, update.get().as_bytes().to_vec())
         .await;
     assert_eq!(settled, Settled::Noted);
     assert_eq!(

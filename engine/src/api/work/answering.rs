@@ -1,7 +1,7 @@
 //! What a service says of its attempts, put to the engine: its results, errors, aborts and updates.
 //!
 //! ```text
-//!  execution id --this socket's memory--> assignment --+--> request --committed--> Settled::Noted
+//!  execution id --connection's memory--> assignment -+--> request --committed--> Settled::Noted
 //!  idempotency key --journal, tenant, queue, check-----'       |------refused----> Settled::Refused   (logged)
 //!                                                              '--cannot commit--> Settled::NotNow    (no acknowledgement)
 //! ```
@@ -9,7 +9,7 @@
 //! A success counts whenever it comes: late ones reach an activity that is still open, and a task whose activity has
 //! closed without one gets it as a signal, so that what was done can be undone. An error counts for its own attempt only.
 //!
-//! Invariant: an answer reaches only activities on the queue of the socket's own service, in its own project.
+//! Invariant: an answer reaches only activities on the queue of the connection's own service, in its own project.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,9 @@ use orchestrion_history::request::{
 use orchestrion_proto::temporal::api::common::v1::{Payload, Payloads};
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
-use serde_json::value::RawValue;
 
-use super::frame::{Answer, Attempt, TaskResult};
 use super::locate::{Ending, Lost, locate, locate_event};
-use super::slots::Assignment;
+use super::{Assignment, Attempt, Outcome, Said};
 use crate::engine::handle::{CallError, Handle, Target};
 use crate::orchestration::submission::raw_json_payload;
 use crate::orchestration::{ABORT_FAILURE_TYPE, LATE_RESULT_SIGNAL};
@@ -39,8 +37,6 @@ pub const SERVICE_ERROR: &str = "ServiceError";
 pub const RESULT_REFUSED: &str = "ResultRefused";
 /// The failure type of an input that no service can be sent.
 pub const INPUT_REFUSED: &str = "InputRefused";
-/// Who failed, in failures.
-const SOURCE: &str = "orra";
 /// Between two offers of an answer to an engine that could not take it, when it does not say.
 const OFFER_AGAIN: Duration = Duration::from_millis(100);
 
@@ -68,6 +64,8 @@ pub struct Answering {
     pub service_id: String,
     /// Shown in history.
     pub identity: String,
+    /// By which wire it works: the source of its failures.
+    pub wire: &'static str,
     /// How long to offer a message to an engine that is busy.
     pub patience: Duration,
     /// How long a task can be undone when the service does not say.
@@ -75,40 +73,26 @@ pub struct Answering {
 }
 
 impl Answering {
-    /// An attempt ended, or so its service says. `known` is what this socket remembers of it.
+    /// An attempt ended, or so its service says. `known` is what this connection remembers of it.
     pub async fn answer(
         &self,
         attempt: &Attempt,
         known: Option<Assignment>,
-        answer: &Answer<'_>,
+        answer: &impl Said,
     ) -> Settled {
         let to = match self.find(attempt, known) {
             Ok(assignment) => assignment,
             Err(settled) => return settled,
         };
-        match answer {
-            Answer::Success { result } if to.revert => {
-                self.complete(attempt, &to, result.get().as_bytes().to_vec())
-                    .await
-            }
-            Answer::Success { result } => {
-                let ttl_ms = u64::try_from(self.default_ttl.as_millis()).unwrap_or(u64::MAX);
-                match TaskResult::read(result, ttl_ms) {
-                    TaskResult::Done(result) => {
-                        self.complete(attempt, &to, result.into_bytes()).await
-                    }
-                    TaskResult::Aborted(payload) => self.abort(attempt, &to, &payload).await,
-                }
-            }
-            Answer::Abort { payload } if !to.revert => {
-                self.abort(attempt, &to, payload.get()).await
-            }
+        match answer.outcome(&to, self.default_ttl) {
+            Outcome::Completed(result) => self.complete(attempt, &to, result).await,
             // A revert cannot abort what is being undone already.
-            Answer::Abort { .. } => {
-                self.fail(attempt, &to, "the revert handler aborted".to_owned())
-                    .await
+            Outcome::Aborted(_) if to.revert => {
+                let text = "the revert handler aborted".to_owned();
+                self.fail(attempt, &to, text, false).await
             }
-            Answer::Error { text } => self.fail(attempt, &to, text.clone()).await,
+            Outcome::Aborted(payload) => self.abort(attempt, &to, payload).await,
+            Outcome::Failed { text, permanent } => self.fail(attempt, &to, text, permanent).await,
         }
     }
 
@@ -117,17 +101,13 @@ impl Answering {
         &self,
         attempt: &Attempt,
         known: Option<Assignment>,
-        update: &RawValue,
+        update: Vec<u8>,
     ) -> Settled {
         let to = match self.find(attempt, known) {
             Ok(assignment) => assignment,
             Err(settled) => return settled,
         };
-        let request = Request::ReportActivityProgress(Box::new(ReportActivityProgress {
-            activity: ActivityRef::Scheduled(to.scheduled_event_id),
-            update: raw_json_payload(update.get().as_bytes().to_vec()),
-        }));
-        match self.offer(&to.target, request).await {
+        match self.offer(&to.target, progress(&to, update)).await {
             Ok(()) => Settled::Noted,
             Err(refusal) => self.refused(attempt, "an update", refusal),
         }
@@ -135,7 +115,7 @@ impl Answering {
 
     /// An attempt cannot be sent to the service at all.
     pub async fn undeliverable(&self, to: &Assignment, reason: String) {
-        let failure = application_failure(reason, INPUT_REFUSED, true, None);
+        let failure = self.failure(reason, INPUT_REFUSED, true, None);
         let refusal = self
             .fail_with(to, failure, ActivityRef::Scheduled(to.scheduled_event_id))
             .await;
@@ -145,14 +125,10 @@ impl Answering {
     }
 
     async fn complete(&self, attempt: &Attempt, to: &Assignment, result: Vec<u8>) -> Settled {
-        let request = Request::CompleteActivity(Box::new(CompleteActivity {
-            activity: ActivityRef::Scheduled(to.scheduled_event_id),
-            result: Some(Payloads {
-                payloads: vec![raw_json_payload(result.clone())],
-            }),
-            identity: self.identity.clone(),
-        }));
-        match self.offer(&to.target, request).await {
+        match self
+            .offer(&to.target, self.completion(to, result.clone()))
+            .await
+        {
             Ok(()) => Settled::Noted,
             Err(Refusal::Rejected(Rejection::NotFound { .. })) if !to.revert => {
                 self.late(attempt, to, &result).await
@@ -165,7 +141,7 @@ impl Answering {
                     "the result of {} bytes cannot be kept: {rejection}",
                     result.len()
                 );
-                let failure = application_failure(text, RESULT_REFUSED, true, None);
+                let failure = self.failure(text, RESULT_REFUSED, true, None);
                 let activity = ActivityRef::Scheduled(to.scheduled_event_id);
                 match self.fail_with(to, failure, activity).await {
                     Ok(()) => Settled::Noted,
@@ -210,30 +186,28 @@ impl Answering {
         }
     }
 
-    async fn abort(&self, attempt: &Attempt, to: &Assignment, payload: &str) -> Settled {
-        let details = raw_json_payload(payload.as_bytes().to_vec());
-        let failure = application_failure(
-            "the service aborted the task".to_owned(),
-            ABORT_FAILURE_TYPE,
-            true,
-            Some(details),
-        );
-        let activity = ActivityRef::Scheduled(to.scheduled_event_id);
-        match self.fail_with(to, failure, activity).await {
+    async fn abort(&self, attempt: &Attempt, to: &Assignment, payload: Vec<u8>) -> Settled {
+        match self.offer(&to.target, self.abortion(to, payload)).await {
             Ok(()) => Settled::Noted,
             Err(refusal) => self.refused(attempt, "an abort", refusal),
         }
     }
 
     /// An error is of one attempt. If that one is not running any more it counted already, unless it went back to its queue
-    /// uncounted because its socket was lost: then it counts now.
-    async fn fail(&self, attempt: &Attempt, to: &Assignment, text: String) -> Settled {
+    /// uncounted because its connection was lost: then it counts now.
+    async fn fail(
+        &self,
+        attempt: &Attempt,
+        to: &Assignment,
+        text: String,
+        permanent: bool,
+    ) -> Settled {
         let Some(number) = to.attempt else {
             tracing::info!(service = %self.service_id, execution = %attempt.execution_id, "an error of an unknown attempt");
             return Settled::Refused;
         };
         let event = to.scheduled_event_id;
-        let failure = application_failure(text, SERVICE_ERROR, false, None);
+        let failure = self.failure(text, SERVICE_ERROR, permanent, None);
         let running = ActivityRef::Attempt {
             scheduled_event_id: event,
             attempt: number,
@@ -269,13 +243,60 @@ impl Answering {
         failure: Failure,
         activity: ActivityRef,
     ) -> Result<(), Refusal> {
-        let request = Request::FailActivity(Box::new(FailActivity {
+        self.offer(&to.target, self.failing(activity, failure))
+            .await
+    }
+
+    /// The request of a success.
+    pub fn completion(&self, to: &Assignment, result: Vec<u8>) -> Request {
+        Request::CompleteActivity(Box::new(CompleteActivity {
+            activity: ActivityRef::Scheduled(to.scheduled_event_id),
+            result: Some(Payloads {
+                payloads: vec![raw_json_payload(result)],
+            }),
+            identity: self.identity.clone(),
+        }))
+    }
+
+    /// The request of an abort.
+    pub fn abortion(&self, to: &Assignment, payload: Vec<u8>) -> Request {
+        let text = "the service aborted the task".to_owned();
+        let details = Some(raw_json_payload(payload));
+        let failure = self.failure(text, ABORT_FAILURE_TYPE, true, details);
+        self.failing(ActivityRef::Scheduled(to.scheduled_event_id), failure)
+    }
+
+    fn failing(&self, activity: ActivityRef, failure: Failure) -> Request {
+        Request::FailActivity(Box::new(FailActivity {
             activity,
             failure,
             identity: self.identity.clone(),
             last_heartbeat: None,
-        }));
-        self.offer(&to.target, request).await
+        }))
+    }
+
+    fn failure(
+        &self,
+        message: String,
+        kind: &str,
+        non_retryable: bool,
+        details: Option<Payload>,
+    ) -> Failure {
+        Failure {
+            message,
+            source: self.wire.to_owned(),
+            failure_info: Some(FailureInfo::ApplicationFailureInfo(
+                ApplicationFailureInfo {
+                    r#type: kind.to_owned(),
+                    non_retryable,
+                    details: details.map(|payload| Payloads {
+                        payloads: vec![payload],
+                    }),
+                    ..Default::default()
+                },
+            )),
+            ..Default::default()
+        }
     }
 
     fn find(&self, attempt: &Attempt, known: Option<Assignment>) -> Result<Assignment, Settled> {
@@ -372,25 +393,10 @@ fn signal_id(attempt: &Attempt, to: &Assignment) -> String {
     )
 }
 
-fn application_failure(
-    message: String,
-    kind: &str,
-    non_retryable: bool,
-    details: Option<Payload>,
-) -> Failure {
-    Failure {
-        message,
-        source: SOURCE.to_owned(),
-        failure_info: Some(FailureInfo::ApplicationFailureInfo(
-            ApplicationFailureInfo {
-                r#type: kind.to_owned(),
-                non_retryable,
-                details: details.map(|payload| Payloads {
-                    payloads: vec![payload],
-                }),
-                ..Default::default()
-            },
-        )),
-        ..Default::default()
-    }
+/// The request of an update.
+pub fn progress(to: &Assignment, update: Vec<u8>) -> Request {
+    Request::ReportActivityProgress(Box::new(ReportActivityProgress {
+        activity: ActivityRef::Scheduled(to.scheduled_event_id),
+        update: raw_json_payload(update),
+    }))
 }

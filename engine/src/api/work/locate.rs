@@ -1,4 +1,4 @@
-//! Finds the activity of a message when this socket's memory does not: after a reconnect, after a restart, after a slot was given up.
+//! Finds the activity of a message when its connection's memory does not: after a reconnect, after a restart, after a slot was given up.
 //!
 //! Invariant: nothing is found that is not on the queue of the asking service, in the asking project.
 
@@ -10,9 +10,8 @@ use orchestrion_proto::temporal::api::history::v1::{
 };
 use orchestrion_proto::v1::note;
 
-use super::frame::Attempt;
 use super::key::ActivityKey;
-use super::slots::Assignment;
+use super::{Assignment, Attempt};
 use crate::engine::handle::{CallError, Handle, Run, Target};
 use crate::orchestration::{COMPENSATION_HEADER, REVERT_TYPE_SUFFIX};
 use crate::registry::ids::execution_id;

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!  o_4bT…22 digits.17.9f86d081884c      workflow id . scheduled event id . check
-//!  k_9f86d081884c7d659a2feaa0c55ad015   a workflow id that does not fit: found by the socket's memory alone
+//!  k_9f86d081884c7d659a2feaa0c55ad015   a workflow id that does not fit: found by its connection's memory alone
 //! ```
 //!
 //! Invariant: at most [`KEY_BYTES_MAX`] bytes; a key of one tenant or run never checks for another.
 
 use orchestrion_history::ids::{Namespace, RunId, WorkflowId};
 
+use crate::engine::handle::Dispatch;
+use crate::orchestration::IDEMPOTENCY_HEADER;
+use crate::orchestration::revert::key_text;
 use crate::registry::ids::{digest, hex};
 
 /// No key is longer.
@@ -44,6 +47,26 @@ pub fn of(
     } else {
         format!("{OPAQUE_PREFIX}{}", hex(&whole[..OPAQUE_BYTES]))
     }
+}
+
+/// The key that a service is given with an attempt.
+pub fn of_dispatch(dispatch: &Dispatch, revert: bool) -> String {
+    // A revert that is run again may have been done the first time: its service knows by the key.
+    let known_by = dispatch
+        .header
+        .as_ref()
+        .and_then(|header| header.fields.get(IDEMPOTENCY_HEADER))
+        .filter(|_| revert)
+        .map(key_text)
+        .filter(|key| !key.is_empty());
+    known_by.unwrap_or_else(|| {
+        of(
+            &dispatch.namespace,
+            &dispatch.workflow_id,
+            dispatch.run_id,
+            dispatch.scheduled_event_id,
+        )
+    })
 }
 
 impl ActivityKey {
