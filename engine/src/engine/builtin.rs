@@ -19,15 +19,15 @@ use super::handle::{CallError, Target};
 use super::matching::Waiting;
 use super::round::{Inner, Round, RunKey};
 use crate::orchestration::{
-    Effect, INTERRUPTED_FAILURE_TYPE, PLANNER_QUEUE, REVERT_WORKFLOW_TYPE, UNKEYED_MEMO,
-    WORKFLOW_QUEUE, WORKFLOW_TYPE, sdk_metadata,
+    self, Effect, INTERRUPTED_FAILURE_TYPE, PLANNER_QUEUE, UNKEYED_MEMO, WORKFLOW_QUEUE,
+    sdk_metadata,
 };
 
 const IDENTITY: &str = "orchestrion";
 
 /// Whether the engine runs this workflow type itself.
 pub(super) fn is_builtin(workflow_type: &str) -> bool {
-    matches!(workflow_type, WORKFLOW_TYPE | REVERT_WORKFLOW_TYPE)
+    orchestration::is_builtin(workflow_type)
 }
 
 /// Whether the engine's own workers serve this queue, for every tenant.

@@ -35,6 +35,11 @@ use orchestrion_proto::temporal::api::sdk::v1::WorkflowTaskCompletedMetadata;
 pub const WORKFLOW_TYPE: &str = "orchestrion.plan";
 /// The workflow type of a revert that is run again by itself. Persisted.
 pub const REVERT_WORKFLOW_TYPE: &str = "orchestrion.revert";
+/// Whether the engine runs executions of this type itself: nobody outside starts one.
+pub fn is_builtin(workflow_type: &str) -> bool {
+    matches!(workflow_type, WORKFLOW_TYPE | REVERT_WORKFLOW_TYPE)
+}
+
 /// Where its workflow tasks wait; closed to foreign pollers. Persisted.
 pub const WORKFLOW_QUEUE: &str = "orchestrion.plan";
 /// Where planning activities wait; closed to foreign pollers. Persisted.

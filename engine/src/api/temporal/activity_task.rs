@@ -29,7 +29,7 @@ use tonic::{Request, Response, Status};
 use super::token::TaskToken;
 use super::{Temporal, edge, errors};
 use crate::engine::{Dispatch, Polled, Target};
-use crate::orchestration::WORKFLOW_TYPE;
+use crate::orchestration::is_builtin;
 
 /// An attempt as the wire has it. All four durations are set: SDKs fail on an absent one.
 pub fn on_the_wire(dispatch: Dispatch) -> PollActivityTaskQueueResponse {
@@ -118,7 +118,7 @@ impl Temporal {
                 scheduled_event_id: token.scheduled_event_id,
                 attempt: token.attempt,
             },
-            builtin: token.workflow_type == WORKFLOW_TYPE,
+            builtin: is_builtin(&token.workflow_type),
         })
     }
 
@@ -137,7 +137,7 @@ impl Temporal {
         let state = self.api.handle.state(target.clone()).await;
         let state = state.map_err(errors::of_call)?;
         Ok(Place {
-            builtin: state.workflow_type == WORKFLOW_TYPE,
+            builtin: is_builtin(&state.workflow_type),
             target,
             activity: ActivityRef::Id(activity_id.to_owned()),
         })

@@ -12,7 +12,7 @@ use tonic::{Code, Request, Status};
 
 use super::Temporal;
 use crate::engine::Target;
-use crate::orchestration::{PLANNER_QUEUE, WORKFLOW_QUEUE, WORKFLOW_TYPE};
+use crate::orchestration::{PLANNER_QUEUE, WORKFLOW_QUEUE, is_builtin};
 
 /// The execution that a request names.
 pub fn target(
@@ -61,7 +61,7 @@ pub fn workflow_type(name: &str) -> Result<(), Status> {
         "" => Err(Status::invalid_argument(
             "workflow type is not set: name one",
         )),
-        WORKFLOW_TYPE => Err(Status::new(
+        builtin if is_builtin(builtin) => Err(Status::new(
             Code::PermissionDenied,
             format!("workflow type {name} is the engine's own: submit an orchestration instead"),
         )),
@@ -129,5 +129,20 @@ impl Temporal {
                 "task token is of another namespace: answer a task where it was polled",
             ))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_runs_itself_nobody_else_starts() {
+        for builtin in ["orchestrion.plan", "orchestrion.revert"] {
+            let refused = workflow_type(builtin).unwrap_err();
+            assert_eq!(refused.code(), Code::PermissionDenied, "{builtin}");
+        }
+        assert!(workflow_type("orchestrion.other").is_ok());
+        assert!(workflow_type("").is_err());
     }
 }

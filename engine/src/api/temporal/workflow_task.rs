@@ -142,7 +142,8 @@ impl Temporal {
                 name: query.workflow_type,
             }),
             previous_started_event_id: query.previous_started_event_id,
-            started_event_id: query.previous_started_event_id,
+            // 0 says that nothing was started: by it Core tells questions, of which it keeps any number, from tasks, of which it keeps one.
+            started_event_id: 0,
             attempt: 1,
             history: Some(history.into()),
             next_page_token: next_page_token.into(),
