@@ -376,3 +376,24 @@ async fn a_fork_of_an_undone_run_runs_what_was_undone_again() {
         .await;
     assert!(said.err.contains("words"), "{said:?}");
 }
+
+#[tokio::test]
+async fn a_cancelled_run_is_listed_as_such() {
+    let mut desk = Desk::set().await;
+    let id = desk.submit("hello").await;
+    desk.answer(1).await;
+    let second = desk.socket.request().await;
+    desk.cli
+        .ok(&["cancel", &id, "--reason", "enough", "--keep"])
+        .await;
+    desk.socket.fail(&second, "stopped").await;
+    let ended = desk.ended(&id).await;
+    assert_eq!(ended["compensation"]["total"], 0, "{ended}");
+    let said = desk.cli.ok(&["ps"]).await;
+    assert!(
+        said.out.contains(&id) && said.out.contains("Cancelled"),
+        "{said:?}"
+    );
+    let said = desk.cli.fails(&["cancel", &id]).await;
+    assert!(said.err.contains("has ended already"), "{said:?}");
+}

@@ -414,7 +414,7 @@ async fn a_project_lists_its_services_and_webhooks_and_makes_keys() {
         .project
         .post("/v1/webhooks", &json!({"url": "ftp://x"}))
         .await;
-    assert_eq!(status, 400);
+    assert_eq!(status, 422);
     let document = desk.project.get("/v1/openapi.json").await;
     assert_eq!(document["openapi"], "3.1.0");
     assert!(

@@ -277,7 +277,7 @@ fn standing(inspection: &Inspection) -> String {
     let all = inspection.tasks.len();
     match key(&inspection.status).as_str() {
         "pending" => "planning".into(),
-        "failed" | "aborted" => "undoing what was done".into(),
+        "failed" | "aborted" | "cancelled" => "undoing what was done".into(),
         _ => format!("{done} of {all} tasks done"),
     }
 }
@@ -285,7 +285,9 @@ fn standing(inspection: &Inspection) -> String {
 fn rest(inspection: &Inspection) -> Rest {
     match key(&inspection.status).as_str() {
         "" | "pending" | "processing" | "preparing" => Rest::Busy,
-        "failed" | "aborted" if !inspection.tasks.iter().all(is_settled) => Rest::Undoing,
+        "failed" | "aborted" | "cancelled" if !inspection.tasks.iter().all(is_settled) => {
+            Rest::Undoing
+        }
         _ => Rest::Nothing,
     }
 }

@@ -78,7 +78,7 @@ pub async fn run(session: &Session, args: LogsArgs) -> Result<(), CliError> {
             }
             Err(error) => return Err(error),
         }
-        tokio::time::sleep(RETRY_AFTER).await;
+        crate::seams::sleep(RETRY_AFTER).await;
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod api_keys;
 mod audit;
+mod cancel;
 mod client;
 mod comp_fail;
 mod config;
@@ -119,6 +120,8 @@ pub enum Command {
     /// What could not be undone: look at it, decide about it, run reverts again
     #[command(name = "comp-fail", subcommand)]
     CompFail(comp_fail::CompFailCommand),
+    /// Ask for the end of an orchestration; what was done is undone unless you say otherwise
+    Cancel(cancel::CancelArgs),
     /// Tell what happens in an orchestration, record by record
     Logs(logs::LogsArgs),
     /// Say in words where two orchestrations first part
@@ -201,6 +204,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Ps(args) => ps::run(&open()?, args).await,
         Command::Inspect(args) => inspect::run(&open()?, args).await,
         Command::Replay(args) => replay::run(&open()?, args).await,
+        Command::Cancel(args) => cancel::run(&open()?, args).await,
         Command::Logs(args) => logs::run(&open()?, args).await,
         Command::Diff(args) => diff::run(&open()?, args).await,
         Command::Fork(args) => fork::run(&open()?, args).await,

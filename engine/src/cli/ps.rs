@@ -46,6 +46,7 @@ fn listing(look: &Look, all: &Orchestrations, wide: bool) -> String {
         ("processing", &all.processing),
         ("pending", &all.pending),
         ("aborted", &all.aborted),
+        ("cancelled", &all.cancelled),
         ("completed", &all.completed),
         ("failed", &all.failed),
         ("notActionable", &all.not_actionable),

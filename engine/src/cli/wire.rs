@@ -27,6 +27,9 @@ pub struct Orchestrations {
     /// Stopped by a task.
     #[serde(deserialize_with = "or_default")]
     pub aborted: Vec<Listed>,
+    /// Stopped from outside.
+    #[serde(deserialize_with = "or_default")]
+    pub cancelled: Vec<Listed>,
 }
 
 /// One of them.
