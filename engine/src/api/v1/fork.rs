@@ -28,7 +28,7 @@ use super::show::{ForkedFrom, step_views};
 use super::submit::PlanView;
 use crate::api::orra::Api;
 use crate::api::orra::submission;
-use crate::api::orra::submit::{idempotency_key, own_plan, start_of, view_of};
+use crate::api::orra::submit::{idempotency_key, own_hit, own_plan, start_of, view_of};
 use crate::orchestration::Submission;
 use crate::orchestration::submission::{Origin, Rules, TakenOver, json_payloads};
 use crate::orchestration::view::{TaskInspection, View};
@@ -120,7 +120,9 @@ pub async fn fork(
     let tasks = view.inspection(api.clock.now()).tasks.unwrap_or_default();
     let services = api.registrar.registry().services(&project);
     let (draft, data) = changed(plan, &original.data, &fork);
-    let plan = own_plan(&draft, &services, &data, None)?;
+    // The rules that hold now: a fork is no way around them.
+    let hit = own_hit(&api, &project, &original.action.content, &services).await?;
+    let plan = own_plan(&draft, &services, &data, hit.as_ref())?;
     let taken_over = taken_over(&plan, &tasks, &fork.from);
     let given = json!({"fork": fork, "of": run}).to_string();
     let request = submission::Request {
