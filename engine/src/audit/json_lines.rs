@@ -54,7 +54,7 @@ pub fn write(line: &Line) -> String {
     serde_json::to_string(&json).expect("our JSON types have string keys only")
 }
 
-/// Reads one line; `number` is its place in the file, from 1. Only the text that [`write`] gives is a line.
+/// Reads one line; `number` is its place in the file, from 1. Only the text that [`write()`] gives is a line.
 pub fn read(text: &str, number: u64) -> Result<Line, Unreadable> {
     let unreadable = |why: String| Unreadable { line: number, why };
     let json: JsonLine<'_> = serde_json::from_str(text)

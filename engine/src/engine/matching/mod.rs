@@ -108,7 +108,7 @@ impl Queue {
     }
 }
 
-/// See [`Matching::describe`].
+/// Who polls a queue, and what waits in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Described {
     /// Identities, and when each polled last; `None` is attached by a stream.

@@ -43,7 +43,7 @@ pub struct Poll {
     pub reply: oneshot::Sender<Polled>,
 }
 
-/// The other end of a [`Poll`]: what arrives after its owner has gone goes back to its queue.
+/// The other end of a poll: what arrives after its owner has gone goes back to its queue.
 pub struct PollAnswer {
     pub(in crate::engine) answer: oneshot::Receiver<Polled>,
     pub(in crate::engine) handle: Handle,
