@@ -79,6 +79,7 @@ files! {
     timers_signals_queries_and_starts_of_the_python_sdk = "control"
     children_and_chains_of_the_python_sdk = "chains"
     updates_of_the_python_sdk = "updates"
+    update_with_start_of_the_python_sdk = "update_with_start"
     resets_of_the_python_sdk = "resets"
     descriptions_of_the_python_sdk = "pending"
     listings_of_the_python_sdk = "listing"

@@ -10,6 +10,7 @@ mod edge;
 mod errors;
 mod execution;
 mod history;
+mod multi;
 mod namespace;
 mod operator;
 mod query;
@@ -320,6 +321,13 @@ impl WorkflowService for Temporal {
         request: Request<workflowservice::ResetWorkflowExecutionRequest>,
     ) -> Result<Response<workflowservice::ResetWorkflowExecutionResponse>, Status> {
         self.reset(request).await
+    }
+
+    async fn execute_multi_operation(
+        &self,
+        request: Request<workflowservice::ExecuteMultiOperationRequest>,
+    ) -> Result<Response<workflowservice::ExecuteMultiOperationResponse>, Status> {
+        self.start_and_update(request).await
     }
 
     async fn update_workflow_execution(
