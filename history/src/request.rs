@@ -312,6 +312,8 @@ pub struct WorkflowTaskStart {
     pub request_id: String,
     /// Who took it.
     pub identity: String,
+    /// The last event that the worker was given.
+    pub last_event_id: i64,
     /// The size of the history then.
     pub history_bytes: i64,
     /// Whether the worker is told to continue as new.

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Story, activity_command, app_failure, complete_command, timer_command};
-use orchestrion_history::request::ActivityRef;
+use orchestrion_history::request::{ActivityRef, Rejection};
 use orchestrion_proto::temporal::api::enums::v1::TimeoutType;
 
 #[test]
@@ -593,6 +593,51 @@ fn a_task_is_not_kept_alive_for_ever() {
         12 WorkflowTaskStarted
         13 WorkflowTaskTimedOut StartToClose
          - WorkflowTaskRetried #2
+        ",
+    );
+}
+
+#[test]
+fn after_a_restart_a_worker_that_missed_an_event_is_refused_and_another_turn_shows_it() {
+    let mut story = Story::started();
+    story.hold_task();
+    story.quiet();
+    // The restart: the worker still has its task, and the engine does not know of it.
+    let token = story.held.take().unwrap();
+    story.signal("missed");
+    let answer = story.complete_task(token, vec![]);
+    assert!(
+        matches!(&answer, Err(Rejection::NotFound { what, .. }) if *what == "workflow task"),
+        "{answer:?}"
+    );
+    let _ = story.turn(vec![complete_command()]);
+    story.check(
+        "
+        > signal missed
+         3 WorkflowExecutionSignaled missed
+        > turn
+        -- workflow task not found: the run waits for no answer to event 2
+        > turn
+         4 WorkflowTaskStarted
+         5 WorkflowTaskCompleted
+         6 WorkflowExecutionCompleted
+        ",
+    );
+}
+
+#[test]
+fn after_a_restart_a_worker_that_missed_nothing_may_answer() {
+    let mut story = Story::started();
+    story.hold_task();
+    story.quiet();
+    let token = story.held.take().unwrap();
+    let _ = story.complete_task(token, vec![complete_command()]);
+    story.check(
+        "
+        > turn
+         3 WorkflowTaskStarted
+         4 WorkflowTaskCompleted
+         5 WorkflowExecutionCompleted
         ",
     );
 }

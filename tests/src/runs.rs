@@ -166,6 +166,7 @@ impl World {
                 scheduled_at: self.now,
                 at,
                 request_id,
+                last_event_id: state.next_event_id - 1,
                 ..Default::default()
             },
             commands,

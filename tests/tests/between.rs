@@ -285,6 +285,7 @@ fn a_commit_that_fails_takes_everything_between_runs_with_it() {
             scheduled_event_id: 2,
             attempt: 1,
             at: world.now,
+            last_event_id: 2,
             ..Default::default()
         },
         commands: vec![child("c", ParentClosePolicy::Terminate)],

@@ -63,6 +63,7 @@ pub(super) fn take_turns(
             at: round.now,
             request_id: format!("{scheduled_event_id}"),
             identity: IDENTITY.to_owned(),
+            last_event_id: execution.state.next_event_id - 1,
             history_bytes: i64::try_from(execution.state.history_bytes).unwrap_or(i64::MAX),
             ..WorkflowTaskStart::default()
         };

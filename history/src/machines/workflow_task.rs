@@ -128,7 +128,9 @@ fn running(
     context: &Context<'_>,
     token: &WorkflowTaskStart,
 ) -> Result<Option<i64>, Rejection> {
-    // After a restart nobody remembers a volatile start: a token that still fits the run is then as good as any.
+    // After a restart nobody remembers a volatile start: a token that still fits the run is then as good as any. It does not fit when
+    // something happened since, which could not be buffered: its worker never saw that, and no other task would show it.
+    let saw_all = token.last_event_id == state.next_event_id - 1;
     let handed_out = context
         .volatile_start
         .is_none_or(|start| start.request_id == token.request_id && start.at == token.at);
@@ -140,6 +142,7 @@ fn running(
         } if *scheduled_event_id == token.scheduled_event_id
             && *attempt == token.attempt
             && !token.speculative
+            && saw_all
             && handed_out =>
         {
             Ok(None)

@@ -322,7 +322,7 @@ impl Story {
             at: Timestamp(self.now),
             request_id: "poll".to_owned(),
             identity: "worker".to_owned(),
-            history_bytes: 0,
+            last_event_id: self.state.next_event_id - 1,
             ..Default::default()
         }
     }
@@ -414,7 +414,7 @@ impl Story {
         let _ = self.complete_task(token, commands);
     }
 
-    fn complete_task(
+    pub fn complete_task(
         &mut self,
         start: WorkflowTaskStart,
         commands: Vec<Command>,

@@ -52,6 +52,8 @@ pub struct TaskToken {
     pub query_id: u64,
     #[prost(string, tag = "15")]
     pub workflow_type: String,
+    #[prost(int64, tag = "16")]
+    last_event_id: i64,
 }
 
 impl TaskToken {
@@ -68,6 +70,7 @@ impl TaskToken {
             scheduled_at: start.scheduled_at.0,
             request_id: start.request_id.clone(),
             identity: start.identity.clone(),
+            last_event_id: start.last_event_id,
             history_bytes: start.history_bytes,
             suggest_continue_as_new: start.suggest_continue_as_new,
             speculative: start.speculative,
@@ -150,6 +153,7 @@ impl TaskToken {
             at: Timestamp(self.started_at),
             request_id: self.request_id.clone(),
             identity: self.identity.clone(),
+            last_event_id: self.last_event_id,
             history_bytes: self.history_bytes,
             suggest_continue_as_new: self.suggest_continue_as_new,
             speculative: self.speculative,

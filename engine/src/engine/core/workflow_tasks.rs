@@ -226,6 +226,7 @@ impl Core {
             at: now,
             request_id: request_id.to_owned(),
             identity: identity.to_owned(),
+            last_event_id,
             history_bytes: i64::try_from(state.history_bytes).unwrap_or(i64::MAX),
             suggest_continue_as_new: last_event_id >= limits.suggest_continue_events
                 || state.history_bytes >= limits.suggest_continue_bytes,

@@ -69,6 +69,7 @@ impl Engine {
                 scheduled_event_id,
                 attempt,
                 at: self.now,
+                last_event_id: self.state.next_event_id - 1,
                 ..Default::default()
             };
             let complete = CompleteWorkflowTask {
