@@ -83,5 +83,6 @@ files! {
     resets_of_the_python_sdk = "resets"
     descriptions_of_the_python_sdk = "pending"
     listings_of_the_python_sdk = "listing"
+    deletions_of_the_python_sdk = "removal"
     a_killed_server_loses_nothing_of_the_python_sdk = "crashes"
 }

@@ -89,6 +89,15 @@ pub enum Call {
         /// Learns when they are durable.
         reply: oneshot::Sender<Result<(), CallError>>,
     },
+    /// A run is to leave the store. It has to be closed.
+    Remove {
+        /// Which run.
+        target: Target,
+        /// Registry records of the same batch: who asked for it.
+        beside: Vec<Op>,
+        /// Learns when it is gone.
+        reply: oneshot::Sender<Result<(), CallError>>,
+    },
     /// Tell me when this run has more than `seen` records or is closed.
     Watch {
         /// Which run.

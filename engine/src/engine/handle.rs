@@ -261,6 +261,18 @@ impl Handle {
         answer.await.map_err(|_| CallError::ShuttingDown)?
     }
 
+    /// Removes a closed run with all that is kept of it, and commits `beside` to the registry shard in the same batch. An open run is
+    /// [`CallError::Unavailable`].
+    pub async fn remove(&self, target: Target, beside: Vec<Op>) -> Result<(), CallError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Call::Remove {
+            target,
+            beside,
+            reply,
+        })?;
+        answer.await.map_err(|_| CallError::ShuttingDown)?
+    }
+
     /// Waits until the run's journal holds more than `seen` records, or the run is closed; answers how many it holds
     /// and whether it is closed. Drop the future to stop waiting.
     pub async fn watch(&self, target: Target, seen: u64) -> Result<Progress, CallError> {

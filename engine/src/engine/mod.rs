@@ -26,6 +26,7 @@ mod core;
 mod matching;
 mod offline;
 mod recovery;
+mod removal;
 mod retention;
 mod round;
 mod timers;

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use orchestrion_history::ids::{ShardId, Timestamp, WorkflowId};
 use orchestrion_history::request::{Request, TerminateWorkflow};
-use orchestrion_history::store::{Key, KeyRange, Store, StoreError};
+use orchestrion_history::store::{Key, KeyRange, StoreError};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::enums::v1::WorkflowExecutionStatus;
-use orchestrion_proto::v1::{CurrentRun, RunHead, Visibility};
+use orchestrion_proto::v1::RunHead;
 
 use super::Keep;
 use super::core::Core;
-use super::core::index::{lasting_lines, status_line};
+use super::removal::Leaving;
 use super::round::{Inner, Round};
 
 /// Run heads looked at in one round.
@@ -86,8 +86,13 @@ impl Core {
             // A run that cannot be executed cannot be ended either.
             let stuck = keep == Keep::Nothing && !head.quarantined.is_empty();
             if (!open && leaves) || stuck {
-                self.forget(&(namespace.clone(), *run_id));
-                remove_run(&*store, round, shard, key, &head)?;
+                round.leaving.push(Leaving {
+                    shard,
+                    namespace: namespace.clone(),
+                    run_id: *run_id,
+                    head,
+                    told: None,
+                });
                 removed += 1;
             } else if open
                 && keep == Keep::Nothing
@@ -119,76 +124,4 @@ impl Core {
             .filter(|_| page.more)
             .map(|(last, _)| range.after(last)))
     }
-}
-
-fn remove_run(
-    store: &dyn Store,
-    round: &mut Round,
-    shard: ShardId,
-    key: &Key,
-    head: &RunHead,
-) -> Result<(), StoreError> {
-    let Key::RunHead {
-        namespace, run_id, ..
-    } = key
-    else {
-        return Ok(());
-    };
-    for range in [
-        KeyRange::journal_of(shard, namespace, *run_id),
-        KeyRange::payloads_of(shard, namespace, *run_id),
-    ] {
-        let mut range = range;
-        loop {
-            let page = store.scan(&range, 1_024, false)?;
-            for (key, _) in &page.entries {
-                round.delete(shard, key.clone());
-            }
-            match page.entries.last() {
-                Some((last, _)) if page.more => range = range.after(last),
-                _ => break,
-            }
-        }
-    }
-    if let Ok(workflow_id) = WorkflowId::parse(&head.workflow_id) {
-        let current_key = Key::CurrentRun {
-            shard,
-            namespace: namespace.clone(),
-            workflow_id,
-        };
-        let current = store
-            .get(&current_key)?
-            .and_then(|bytes| CurrentRun::decode(bytes).ok());
-        if current.is_some_and(|current| current.run_id == run_id.0) {
-            round.delete(shard, current_key);
-        }
-    }
-    let started = Timestamp(head.started_at);
-    let listing = Key::Visibility {
-        shard,
-        namespace: namespace.clone(),
-        started,
-        run_id: *run_id,
-    };
-    let run = (namespace.clone(), *run_id);
-    let listed = store.get(&listing)?;
-    if let Some(row) = listed.and_then(|bytes| Visibility::decode(bytes).ok())
-        && let Ok(id) = WorkflowId::parse(&row.workflow_id)
-    {
-        for line in lasting_lines(shard, &run, &id, &row.workflow_type, started) {
-            round.delete(shard, line);
-        }
-    }
-    round.delete(shard, status_line(shard, &run, head.status, started));
-    round.delete(shard, listing);
-    round.delete(
-        shard,
-        Key::Snapshot {
-            shard,
-            namespace: namespace.clone(),
-            run_id: *run_id,
-        },
-    );
-    round.delete(shard, key.clone());
-    Ok(())
 }

@@ -14,6 +14,7 @@ use super::call::NumberedAnswer;
 use super::handle::{Accepted, CallError, Dispatch, Progress, SessionId};
 use super::matching::{AttemptKey, Polled, QueueKey};
 use super::polling::{Completed, QueryOutcome, Started, UpdateProgress};
+use super::removal::Leaving;
 
 /// One run, in memory and in keys.
 pub(super) type RunKey = (Namespace, RunId);
@@ -138,6 +139,8 @@ pub(super) struct Round {
     pub(super) ask_again: Vec<(RunKey, WorkflowId)>,
     pub(super) outgoing: Vec<Outgoing>,
     pub(super) outbox: Vec<Key>,
+    /// Runs whose last keys go.
+    pub(super) leaving: Vec<Leaving>,
     /// Why nothing of this round may be written.
     pub(super) poisoned: Option<String>,
     /// Queues in which a task or a slot became free.
@@ -191,6 +194,10 @@ impl Round {
 
     pub(super) fn put(&mut self, shard: ShardId, key: Key, value: Bytes) {
         self.ops.entry(shard).or_default().push(Op::Put(key, value));
+    }
+
+    pub(super) fn add(&mut self, shard: ShardId, op: Op) {
+        self.ops.entry(shard).or_default().push(op);
     }
 
     pub(super) fn delete(&mut self, shard: ShardId, key: Key) {

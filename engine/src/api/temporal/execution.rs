@@ -1,10 +1,12 @@
 //! What clients ask of an execution: signal, cancel, terminate.
 
 use orchestrion_history::request::{
-    Request as Ask, RequestCancelWorkflow, ResetWorkflow, SignalWorkflow, TerminateWorkflow,
+    Rejection, Request as Ask, RequestCancelWorkflow, ResetWorkflow, SignalWorkflow,
+    TerminateWorkflow,
 };
 use orchestrion_proto::temporal::api::enums::v1::{ResetReapplyExcludeType, ResetReapplyType};
 use orchestrion_proto::temporal::api::workflowservice::v1::{
+    DeleteWorkflowExecutionRequest, DeleteWorkflowExecutionResponse,
     RequestCancelWorkflowExecutionRequest, RequestCancelWorkflowExecutionResponse,
     ResetStickyTaskQueueRequest, ResetStickyTaskQueueResponse, ResetWorkflowExecutionRequest,
     ResetWorkflowExecutionResponse, SignalWorkflowExecutionRequest,
@@ -14,7 +16,9 @@ use orchestrion_proto::temporal::api::workflowservice::v1::{
 use tonic::{Request, Response, Status};
 
 use super::{Temporal, edge, errors};
+use crate::acts::{Act, What};
 use crate::engine::Target;
+use crate::engine::handle::CallError;
 
 impl Temporal {
     pub(super) async fn signal(
@@ -71,6 +75,39 @@ impl Temporal {
         self.ask(target, Ask::Terminate(Box::new(terminate)))
             .await?;
         Ok(Response::new(TerminateWorkflowExecutionResponse {}))
+    }
+
+    /// Ends a run if it is open, and removes it with all that is kept of it. Without a run id it is the newest run.
+    pub(super) async fn delete(
+        &self,
+        request: Request<DeleteWorkflowExecutionRequest>,
+    ) -> Result<Response<DeleteWorkflowExecutionResponse>, Status> {
+        let namespace = self.namespace(&request, &request.get_ref().namespace)?;
+        let actor = self.actor(&request)?;
+        let r = request.into_inner();
+        let mut target = edge::target(&namespace, r.workflow_execution.as_ref())?;
+        target.run_id = Some(self.run_of(&target)?);
+        let terminate = TerminateWorkflow {
+            reason: "it is deleted".to_owned(),
+            details: None,
+            identity: "orchestrion".to_owned(),
+        };
+        let ended = self
+            .api
+            .handle
+            .request(target.clone(), Ask::Terminate(Box::new(terminate)));
+        match ended.await {
+            // A damaged run cannot be ended, but it can go.
+            Ok(_) | Err(CallError::Rejected(Rejection::Closed) | CallError::Quarantined { .. }) => {
+            }
+            Err(error) => return Err(errors::of_call(error)),
+        }
+        let act = Act::new(What::ExecutionDeleted, target.workflow_id.as_str())
+            .with("runId", target.run_id.map(|id| id.to_string()));
+        let act = self.api.registrar.acts().record(&namespace, &actor, act);
+        let removed = self.api.handle.remove(target, vec![act]).await;
+        removed.map_err(errors::of_call)?;
+        Ok(Response::new(DeleteWorkflowExecutionResponse {}))
     }
 
     /// Forks a history at the end of a workflow task; the run that is open ends.

@@ -267,6 +267,13 @@ impl WorkflowService for Temporal {
         self.terminate(request).await
     }
 
+    async fn delete_workflow_execution(
+        &self,
+        request: Request<workflowservice::DeleteWorkflowExecutionRequest>,
+    ) -> Result<Response<workflowservice::DeleteWorkflowExecutionResponse>, Status> {
+        self.delete(request).await
+    }
+
     async fn get_workflow_execution_history(
         &self,
         request: Request<workflowservice::GetWorkflowExecutionHistoryRequest>,

@@ -38,6 +38,7 @@ use crate::engine::call::{Call, GivenBack, ReplyTo};
 use crate::engine::handle::{Accepted, CallError, Presence, Progress, SessionId, Target};
 use crate::engine::matching::{Matching, QueueKey};
 use crate::engine::polling::Sticky;
+use crate::engine::removal::Told;
 use crate::engine::round::{Answer, Inner, Round, RunKey};
 use crate::engine::timers::Timers;
 use crate::engine::{EngineOptions, Surroundings};
@@ -212,6 +213,7 @@ impl Core {
             self.sweep(&mut round);
         }
         self.settle(&mut round);
+        self.remove_leaving(&mut round);
         self.offline_check_from(now);
         self.commit(round);
         self.evict();
@@ -296,17 +298,15 @@ impl Core {
             }
             Call::Put { ops, reply } => {
                 for op in ops {
-                    match op {
-                        orchestrion_history::store::Op::Put(key, value) => {
-                            round.put(ShardId::REGISTRY, key, value)
-                        }
-                        orchestrion_history::store::Op::Delete(key) => {
-                            round.delete(ShardId::REGISTRY, key)
-                        }
-                    }
+                    round.add(ShardId::REGISTRY, op);
                 }
                 round.answers.push(Answer::Put(reply));
             }
+            Call::Remove {
+                target,
+                beside,
+                reply,
+            } => self.ask_removal(round, &target, Told { beside, reply }),
             Call::Watch {
                 target,
                 seen,
