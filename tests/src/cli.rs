@@ -1,5 +1,7 @@
 //! The command line, as a person or a script runs it, in a home of its own.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -7,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::engine::{Engine, engine_binary};
+use crate::project::{Project, text};
 
 /// A person's home with the `orchestrion` command.
 pub struct Cli {
@@ -49,6 +52,15 @@ impl Cli {
         }
     }
 
+    /// The project that `projects add` made, as a program would use it.
+    pub fn project(&self, engine: &Engine) -> Project {
+        let config: Value =
+            serde_json::from_slice(&fs::read(self.config_dir().join("config.json")).unwrap())
+                .unwrap();
+        let project = &config["projects"]["shop"];
+        Project::known(engine, &text(project, "id"), &text(project, "cli_auth"))
+    }
+
     /// Where it keeps what it knows.
     pub fn config_dir(&self) -> PathBuf {
         self.home.path().join(".orchestrion")
@@ -57,8 +69,26 @@ impl Cli {
     /// Runs a command to its end.
     pub async fn run(&self, arguments: &[&str]) -> Said {
         let mut command = Command::new(engine_binary());
+        command.args(arguments);
+        self.say(command).await
+    }
+
+    /// Runs a line as a shell does in which `orchestrion` can be found.
+    pub async fn shell(&self, line: &str) -> Said {
+        let bin = self.home.path().join("bin");
+        fs::create_dir_all(&bin).unwrap();
+        // Whoever comes second finds it made.
+        let _ = symlink(engine_binary(), bin.join("orchestrion"));
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new("sh");
         command
-            .args(arguments)
+            .args(["-c", line])
+            .env("PATH", format!("{}:{path}", bin.display()));
+        self.say(command).await
+    }
+
+    async fn say(&self, mut command: Command) -> Said {
+        command
             .env("HOME", self.home.path())
             .env("NO_COLOR", "1")
             .current_dir(self.home.path())

@@ -11,6 +11,7 @@
 
 pub mod cli;
 pub mod engine;
+pub mod example;
 pub mod fake_llm;
 pub mod fake_sdk;
 pub mod plan;

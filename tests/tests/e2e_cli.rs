@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use orchestrion_tests::cli::Cli;
 use orchestrion_tests::engine::Engine;
 use orchestrion_tests::plan::Plan;
-use orchestrion_tests::project::{Project, text};
+use orchestrion_tests::project::text;
 use orchestrion_tests::py_service::PyService;
 use serde_json::{Value, json};
 
@@ -22,21 +22,12 @@ impl Desk {
     async fn set(services: &[&str]) -> Self {
         let engine = Engine::start().await;
         let cli = Cli::with_project(&engine).await;
-        let services = PyService::steps(&Self::project(&engine, &cli), services).await;
+        let services = PyService::steps(&cli.project(&engine), services).await;
         Self {
             engine,
             cli,
             services,
         }
-    }
-
-    /// The project that `projects add` made, as a program would use it.
-    fn project(engine: &Engine, cli: &Cli) -> Project {
-        let config: Value =
-            serde_json::from_slice(&fs::read(cli.config_dir().join("config.json")).unwrap())
-                .unwrap();
-        let project = &config["projects"]["shop"];
-        Project::known(engine, &text(project, "id"), &text(project, "cli_auth"))
     }
 
     fn plan_file(&self, plan: Plan) -> String {

@@ -188,6 +188,19 @@ impl RevertOutcome {
         }
     }
 
+    /// The same for people: a partial undoing without words of its own says what is left to do.
+    pub(super) fn shown(result: Option<&Payloads>) -> Self {
+        let mut outcome = Self::of_result(result);
+        if outcome.status == RevertStatus::Partial && outcome.error.is_none() {
+            let answer = json_or_null(result.and_then(|p| p.payloads.first()));
+            let remaining = answer["partial"]["remaining"].as_array();
+            let remaining: Vec<String> = remaining.into_iter().flatten().map(text_of).collect();
+            outcome.error =
+                (!remaining.is_empty()).then(|| format!("left to do: {}", remaining.join(", ")));
+        }
+        outcome
+    }
+
     /// Of a revert that failed for good. Without time for another attempt it has expired.
     pub(super) fn of_failure(failure: Option<&Failure>, retry_state: RetryState) -> Self {
         let status = if retry_state == RetryState::Timeout {
@@ -291,6 +304,21 @@ mod tests {
         }
         assert!(task_result(None, 1).is_err());
         assert!(late_result(None, 1).is_none());
+    }
+
+    #[test]
+    fn a_partial_undoing_is_shown_with_what_is_left() {
+        let shown = |value: Value| RevertOutcome::shown(Some(&json_payloads(&value))).error;
+        let partial = serde_json::json!({"completed": ["refund"], "remaining": ["letter", "call"]});
+        let mut answer = serde_json::json!({"status": "partial", "partial": partial});
+        assert_eq!(
+            shown(answer.clone()).as_deref(),
+            Some("left to do: letter, call")
+        );
+        answer["error"] = "no stamps".into();
+        assert_eq!(shown(answer).as_deref(), Some("no stamps"));
+        assert_eq!(shown(serde_json::json!({"status": "partial"})), None);
+        assert_eq!(shown(Value::Null), None);
     }
 
     #[test]

@@ -378,8 +378,7 @@ impl View {
                         }
                     }
                     Some(&Node::Revert(task)) => {
-                        self.tasks[task]
-                            .end_revert(RevertOutcome::of_result(a.result.as_ref()), at);
+                        self.tasks[task].end_revert(RevertOutcome::shown(a.result.as_ref()), at);
                     }
                     None => {}
                 }
