@@ -13,7 +13,7 @@ use orchestrion_history::request::{
     CompleteWorkflowTask, Reply, Request, StartWorkflow, WorkflowTaskStart,
 };
 use orchestrion_history::state::{MutableState, WorkflowTask};
-use orchestrion_history::store::{Key, KeyRange, MemoryStore, Store, read_entry};
+use orchestrion_history::store::{Key, KeyRange, MemoryStore, Op, Store, read_entry};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
 use orchestrion_proto::temporal::api::command::v1::{
@@ -85,6 +85,24 @@ impl World {
             target,
             request: Box::new(request),
             reply: ReplyTo::Caller(reply),
+        };
+        self.core.round(self.now, std::iter::once(call));
+        answer.try_recv().unwrap()
+    }
+
+    /// The same, with what is written in its batch.
+    pub fn ask_with(
+        &mut self,
+        target: Target,
+        request: Request,
+        ops: Vec<Op>,
+    ) -> Result<Accepted, CallError> {
+        let (reply, mut answer) = oneshot::channel();
+        let call = Call::Recorded {
+            target,
+            request: Box::new(request),
+            ops,
+            reply,
         };
         self.core.round(self.now, std::iter::once(call));
         answer.try_recv().unwrap()

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use orchestrion::engine::{CallError, Target};
-use orchestrion_history::ids::RunId;
+use orchestrion_history::ids::{RunId, ShardId};
 use orchestrion_history::request::{
     CompleteWorkflowTask, OnConflict, Rejection, Reply, Request, ResetWorkflow, SignalWorkflow,
     StartWorkflow, WorkflowTaskStart,
 };
 use orchestrion_history::state::{Status, WorkflowTask};
-use orchestrion_history::store::StoreErrorKind;
+use orchestrion_history::store::{Key, Op, RegistryKind, Store, StoreErrorKind};
 use orchestrion_proto::temporal::api::common::v1::RetryPolicy;
 use orchestrion_proto::temporal::api::enums::v1::{
     ParentClosePolicy, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
@@ -18,6 +18,43 @@ use orchestrion_proto::temporal::api::enums::v1::{
 use orchestrion_tests::runs::{
     World, cancel, child, complete, continue_as_new, fail, signal, target,
 };
+
+#[test]
+fn what_is_recorded_with_a_request_is_in_its_batch_or_nowhere() {
+    let mut world = World::new();
+    world.start("p");
+    let key = |id: &str| Key::Registry {
+        shard: ShardId::REGISTRY,
+        namespace: target("p").namespace,
+        kind: RegistryKind::Act,
+        id: id.to_owned(),
+    };
+    let act = |id: &str| vec![Op::Put(key(id), "asked for".into())];
+    let poke = || {
+        Request::Signal(Box::new(SignalWorkflow {
+            name: "poke".to_owned(),
+            ..Default::default()
+        }))
+    };
+    let commits = world.store.commits();
+    world.ask_with(target("p"), poke(), act("a")).unwrap();
+    assert_eq!(world.store.commits(), commits + 1, "one batch has both");
+    assert!(world.store.get(&key("a")).unwrap().is_some());
+
+    let refused = world.ask_with(target("nobody"), poke(), act("b"));
+    assert!(matches!(refused, Err(CallError::Rejected(_))));
+    assert_eq!(world.store.get(&key("b")).unwrap(), None);
+    world.turn("p", vec![complete()]);
+    let refused = world.ask_with(target("p"), poke(), act("c"));
+    assert!(matches!(
+        refused,
+        Err(CallError::Rejected(Rejection::Closed))
+    ));
+    assert_eq!(world.store.get(&key("c")).unwrap(), None);
+    world.crash();
+    assert!(world.store.get(&key("a")).unwrap().is_some());
+    world.check("p");
+}
 
 #[test]
 fn a_child_is_started_and_its_parent_told_in_one_batch_each() {

@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt;
 use orchestrion_tests::cli::Cli;
 use orchestrion_tests::engine::Engine;
 use orchestrion_tests::plan::Plan;
-use orchestrion_tests::project::text;
 use orchestrion_tests::py_service::PyService;
 use serde_json::{Value, json};
 

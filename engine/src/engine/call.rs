@@ -47,6 +47,17 @@ pub enum Call {
         /// Who waits for the answer.
         reply: ReplyTo,
     },
+    /// The same, with what is written in its batch if it is accepted.
+    Recorded {
+        /// Which.
+        target: Target,
+        /// What.
+        request: Box<Request>,
+        /// Of the registry's shard.
+        ops: Vec<Op>,
+        /// Learns when both are durable.
+        reply: oneshot::Sender<Result<Accepted, CallError>>,
+    },
     /// A worker on a stream wants tasks.
     Attach {
         /// `None` serves every tenant.

@@ -166,6 +166,23 @@ impl Handle {
         answer.await.map_err(|_| CallError::ShuttingDown)?
     }
 
+    /// Asks like [`Handle::request`]; the operations are in the batch of what is accepted, and nowhere if it is not.
+    pub async fn request_with(
+        &self,
+        target: Target,
+        request: Request,
+        ops: Vec<Op>,
+    ) -> Result<Accepted, CallError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Call::Recorded {
+            target,
+            request: Box::new(request),
+            ops,
+            reply,
+        })?;
+        answer.await.map_err(|_| CallError::ShuttingDown)?
+    }
+
     /// Asks like [`Handle::request`], without waiting: the answer comes to `answers` under this number.
     pub fn ask(
         &self,

@@ -91,12 +91,11 @@ pub async fn cancel(
     if view.closed || ExecutionStatus::of(&view.status).is_final() {
         return Err(ended(&id, &view.status));
     }
-    // Recorded first: a cancel that was asked for and not carried out is in the audit, never one carried out that nobody asked for.
+    // In the batch of the cancel itself: neither is there without the other.
     let act = Act::new(What::OrchestrationCancelled, &id)
         .with("reason", reason.clone())
         .with("compensate", cancellation.compensate);
     let act = api.registrar.acts().record(&project, &actor, act);
-    api.handle.put(vec![act]).await?;
     let request_id = run_id(&*api.ids).to_string();
     let identity = IDENTITY.to_owned();
     let request = if cancellation.compensate {
@@ -117,7 +116,8 @@ pub async fn cancel(
             ..Default::default()
         }))
     };
-    match api.handle.request(target.clone(), request).await {
+    let asked = api.handle.request_with(target.clone(), request, vec![act]);
+    match asked.await {
         Ok(_) => {}
         Err(CallError::Rejected(Rejection::Closed)) => return Err(ended(&id, "closed")),
         Err(error) => return Err(super::input::unknown_or(&id, error)),

@@ -9,17 +9,25 @@
 //! | `POST /v1/orchestrations/{id}/cancel`, `…/fork`      | `cancel.rs`, `fork.rs` |
 //! | `POST /v1/plans`                                     | `plans.rs`     |
 //! | `/v1/services…`, `/v1/keys…`, `/v1/webhooks…`        | `project.rs`   |
+//! | `GET /v1/webhooks/{id}/deliveries`                   | `deliveries.rs` |
+//! | `/v1/groundings…`                                    | `groundings.rs` |
+//! | `/v1/plan-cache`                                     | `plan_cache.rs` |
+//! | `/v1/compensation-failures…`                         | `compensations.rs` |
 //! | `GET /v1/audit`, `GET /v1/audit/key`                 | `audit.rs`     |
 //!
 //! Invariant: every body is JSON and every refusal a problem (RFC 9457); a route that is not in the document is not served.
 
 mod audit;
 mod cancel;
+mod compensations;
+mod deliveries;
 mod estimate;
 mod events;
 mod fork;
+mod groundings;
 mod input;
 mod listing;
+mod plan_cache;
 mod plans;
 pub mod problem;
 mod project;
@@ -70,6 +78,15 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(project::webhooks, project::add_webhook))
         .routes(routes!(project::remove_webhook))
         .routes(routes!(project::rotate_secret))
+        .routes(routes!(deliveries::deliveries))
+        .routes(routes!(groundings::groundings, groundings::apply_grounding).layer(large()))
+        .routes(routes!(groundings::remove_grounding))
+        .routes(routes!(plan_cache::kept_plans, plan_cache::clear))
+        .routes(routes!(compensations::list))
+        .routes(routes!(compensations::show))
+        .routes(routes!(compensations::resolve))
+        .routes(routes!(compensations::ignore))
+        .routes(routes!(compensations::retry))
 }
 
 /// All routes, to be nested under [`PREFIX`].

@@ -12,6 +12,7 @@
 //! | `invalid_data`        | 422    | parameters that contradict each other                             |
 //! | `invalid_url`         | 422    | a URL that deliveries cannot or may not go to                     |
 //! | `plan_refused`        | 422    | the submitted plan is not valid; `reasons` says why, one by one   |
+//! | `grounding_refused`   | 422    | a grounding that cannot be applied as it is                       |
 //! | `not_actionable`      | 422    | the action cannot be done with the services there are             |
 //! | `planning_failed`     | 422    | no plan came of it                                                |
 //! | `idempotency_key_reused` | 422 | the key was used for another submission                           |
@@ -93,6 +94,8 @@ pub enum Code {
     InvalidUrl,
     /// The submitted plan is not valid.
     PlanRefused,
+    /// The grounding cannot be applied as it is.
+    GroundingRefused,
     /// It cannot be done with the services there are.
     NotActionable,
     /// No plan came of it.
@@ -110,7 +113,7 @@ pub enum Code {
 impl Code {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::NotFound,
@@ -121,6 +124,7 @@ impl Code {
         Self::InvalidData,
         Self::InvalidUrl,
         Self::PlanRefused,
+        Self::GroundingRefused,
         Self::NotActionable,
         Self::PlanningFailed,
         Self::IdempotencyKeyReused,
@@ -172,6 +176,11 @@ impl Code {
                 "plan_refused",
                 S::UNPROCESSABLE_ENTITY,
                 "the plan is refused",
+            ),
+            Self::GroundingRefused => (
+                "grounding_refused",
+                S::UNPROCESSABLE_ENTITY,
+                "the grounding is refused",
             ),
             Self::NotActionable => (
                 "not_actionable",
@@ -364,6 +373,16 @@ impl From<RegistryError> for Problem {
             }
             RegistryError::LastKey(_) | RegistryError::InUse { .. } => {
                 Self::new(Code::Conflict, error.to_string())
+            }
+            RegistryError::SameVersion { .. } => {
+                Self::new(Code::Conflict, error.to_string()).param("version")
+            }
+            RegistryError::Grounding(fault) => {
+                let param = match fault.param {
+                    "use-cases" => "useCases",
+                    param => param,
+                };
+                Self::new(Code::GroundingRefused, fault.message.clone()).param(param)
             }
             _ => ApiError::from(error).into(),
         }

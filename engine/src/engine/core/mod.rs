@@ -251,6 +251,20 @@ impl Core {
                     ReplyTo::Nobody => {}
                 }
             }
+            Call::Recorded {
+                target,
+                request,
+                ops,
+                reply,
+            } => {
+                let result = self.ask(round, &target, *request);
+                if result.is_ok() {
+                    for op in ops {
+                        round.add(ShardId::REGISTRY, op);
+                    }
+                }
+                round.answers.push(Answer::Accepted(reply, result));
+            }
             Call::Attach {
                 namespace,
                 queue,
