@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak
+.PHONY: help setup demo test check bench soak release
 
 ENV := source setup/env.sh;
 
@@ -21,11 +21,17 @@ demo: setup ## build the engine and watch it work: an order, an abort undone, a 
 test: setup ## all tests, those with real processes and real clients included
 	@setup/test.sh
 
-check: setup ## formatting, clippy, documentation, licences and advisories of dependencies
+release: ## build the engine as it is deployed, optimised; says where it is
+	@setup/setup.sh --build-only
+	@$(ENV) cargo build --release --locked --package orchestrion --bin orchestrion
+	@$(ENV) echo "$$CARGO_TARGET_DIR/release/orchestrion"
+
+check: setup ## formatting, clippy, documentation, licences and advisories of dependencies, the Dockerfile
 	$(ENV) cargo fmt --all --check
 	$(ENV) cargo clippy --workspace --all-targets -- -D warnings
 	$(ENV) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	@setup/deny.sh
+	$(ENV) "$$ORCHESTRION_VENV/bin/hadolint" --config docker/hadolint.yaml docker/Dockerfile
 
 bench: setup ## how fast the core is: decide and apply, encode, decode, fold
 	$(ENV) cargo bench --package orchestrion-benches

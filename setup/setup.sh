@@ -5,7 +5,19 @@
 # done again. Two runs at once are safe: the second waits for the first. Everything goes into
 # ~/.cache/orchestrion (or $XDG_CACHE_HOME/orchestrion), but for Debian packages, which are
 # installed only when run as root. Rust itself is not installed here.
+#
+#   setup/setup.sh                 everything
+#   setup/setup.sh --build-only    what building the engine needs: no Python packages, no tests
 set -euo pipefail
+
+case "${1:-}" in
+  "") build_only="" ;;
+  --build-only) build_only=1 ;;
+  *)
+    printf 'setup: error: %s is no option: there is --build-only\n' "$1" >&2
+    exit 2
+    ;;
+esac
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(dirname "$here")"
@@ -115,6 +127,7 @@ libclang() {
     say "libclang: installed ($found)"
     return
   fi
+  [ -z "$build_only" ] || venv # its pip is needed after all
   say "that cannot be done here: taking the library from the Python package index instead (25 MB)"
   local wheel="$cache/libclang.tmp"
   rm -rf "$wheel"
@@ -236,7 +249,7 @@ venv() {
 
 rust
 compilers
-venv
+[ -n "$build_only" ] || venv
 libclang
 # shellcheck source=setup/env.sh
 source "$here/env.sh" # it knows a libclang of ours only now

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -54,11 +54,21 @@ impl Cli {
 
     /// The project that `projects add` made, as a program would use it.
     pub fn project(&self, engine: &Engine) -> Project {
+        self.project_called(engine, "shop")
+    }
+
+    /// The same of another name.
+    pub fn project_called(&self, engine: &Engine, name: &str) -> Project {
         let config: Value =
             serde_json::from_slice(&fs::read(self.config_dir().join("config.json")).unwrap())
                 .unwrap();
-        let project = &config["projects"]["shop"];
+        let project = &config["projects"][name];
         Project::known(engine, &text(project, "id"), &text(project, "cli_auth"))
+    }
+
+    /// Where its commands run.
+    pub fn home(&self) -> &Path {
+        self.home.path()
     }
 
     /// Where it keeps what it knows.

@@ -16,6 +16,7 @@ mod error;
 mod follow;
 mod fork;
 mod grounding;
+mod health;
 mod input;
 mod inspect;
 mod login;
@@ -134,6 +135,8 @@ pub enum Command {
     /// Manage the client's configuration
     #[command(subcommand)]
     Config(reset::ConfigCommand),
+    /// Ask whether a server takes and commits work; exit code 0 if it does
+    Health(health::HealthArgs),
     /// Print a shell's completion script
     Completions(manual::CompletionsArgs),
     /// Print the manual page, or write all of them
@@ -210,6 +213,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Fork(args) => fork::run(&open()?, args).await,
         Command::Audit(command) => audit::run(&open()?, command).await,
         Command::Config(command) => reset::run(&open()?, command),
+        Command::Health(args) => health::run(&args, cli.json).await,
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::man(&args),
         Command::Version => version::run(&open()?).await,

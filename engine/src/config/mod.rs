@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::sources::{ConfigError, Sources};
-pub use self::table::names;
+pub use self::table::{names, variables};
 use crate::orchestration::Options;
 use crate::plan_cache::CacheSettings;
 

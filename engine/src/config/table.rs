@@ -129,6 +129,51 @@ impl Setting {
     }
 }
 
+/// The defaults as the operator's guide shows them.
+#[cfg(test)]
+impl Setting {
+    fn default_shown(&self) -> String {
+        let mut settings = Settings::default();
+        let s = &mut settings;
+        let texts = |text: &Option<String>| text.clone().unwrap_or_default();
+        let shown = match self.field {
+            Field::Duration(field) => short(*field(s)),
+            Field::OptionalDuration(field) => field(s).map(short).unwrap_or_default(),
+            Field::Count(field, ..) => field(s).to_string(),
+            Field::Factor(field) | Field::Share(field) => field(s).to_string(),
+            Field::Text(field) | Field::Url(field) => texts(field(s)),
+            Field::Secret(field) => field(s).as_ref().map(|_| "set").unwrap_or_default().into(),
+            Field::Switch(field) => field(s).to_string(),
+            Field::Path(field) => field(s).display().to_string(),
+            Field::OptionalPath(field) => field(s)
+                .as_ref()
+                .map(|path| path.display().to_string())
+                .unwrap_or_default(),
+            Field::Address(field) => field(s).to_string(),
+            Field::Port(field) => field(s).port().to_string(),
+            Field::LogLevel(field) => field(s).clone(),
+            Field::LogFormat(field) => format!("{:?}", field(s)).to_lowercase(),
+        };
+        if shown.is_empty() {
+            "none".to_owned()
+        } else {
+            format!("`{shown}`")
+        }
+    }
+}
+
+/// `7d`, `1h`, `90s`: as people say it, in one unit.
+#[cfg(test)]
+fn short(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => duration::format(duration),
+        _ if seconds.is_multiple_of(3_600) => format!("{}h", seconds / 3_600),
+        _ if seconds.is_multiple_of(60) => format!("{}m", seconds / 60),
+        _ => duration::format(duration),
+    }
+}
+
 /// A level in our words or orra's, or a filter of `tracing`.
 fn log_level(text: &str) -> Option<String> {
     let level = match text.to_ascii_lowercase().as_str() {
@@ -275,6 +320,14 @@ pub fn names() -> impl Iterator<Item = (&'static str, String)> {
         .map(|setting| (setting.name, setting.accepts()))
 }
 
+/// The environment variables of all settings, ours and orra's.
+pub fn variables() -> impl Iterator<Item = String> {
+    SETTINGS.iter().flat_map(|setting| {
+        let orra = setting.orra.map(str::to_owned);
+        orra.into_iter().chain([setting.variable()])
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -291,6 +344,37 @@ mod tests {
                 "{}",
                 setting.name
             );
+        }
+    }
+
+    /// `docs/operations.md` has a row for each setting, in the order of the table above, with its default as it is.
+    #[test]
+    fn the_operators_guide_has_each_setting_with_its_default() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
+        let guide = std::fs::read_to_string(path).unwrap();
+        let told: Vec<&str> = guide
+            .lines()
+            .skip_while(|line| !line.starts_with("| setting | default |"))
+            .take_while(|line| line.starts_with('|'))
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        let expected: Vec<String> = SETTINGS
+            .iter()
+            .map(|setting| format!("| `{}` | {} | ", setting.name, setting.default_shown()))
+            .collect();
+        let rows = told.iter().map(|row| {
+            let known = expected.iter().find(|start| row.starts_with(*start));
+            known.map_or(*row, |start| start.as_str())
+        });
+        assert_eq!(
+            rows.collect::<Vec<_>>(),
+            expected,
+            "the table of settings has these rows, each with its meaning:\n{}",
+            expected.join("\n")
+        );
+        for row in told {
+            let meaning = row.trim_end_matches('|').rsplit('|').next().unwrap();
+            assert!(!meaning.trim().is_empty(), "{row}");
         }
     }
 

@@ -14,6 +14,7 @@ mod logging;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -324,7 +325,12 @@ impl Running {
             folder: folder.clone(),
             source,
         };
-        std::fs::create_dir_all(&folder).map_err(unusable)?;
+        // Signing secrets and payloads are in it: one that is made here is its owner's alone.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .map_err(unusable)?;
         let unopened = |source| ServerError::Store {
             folder: folder.clone(),
             source,
