@@ -184,6 +184,11 @@ impl Engine {
         .await;
     }
 
+    /// Of the process that runs now.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the engine runs").id()
+    }
+
     /// kill -9, and gone when this returns.
     pub fn kill(&mut self) {
         let mut process = self.process.take().expect("the engine runs");
@@ -199,7 +204,7 @@ impl Engine {
 
     /// Asks it to stop, as a service manager does.
     pub fn send_sigterm(&self) {
-        let id = self.process.as_ref().expect("the engine runs").id();
+        let id = self.pid();
         let sent = Command::new("sh")
             .arg("-c")
             .arg(format!("kill -TERM {id}"))

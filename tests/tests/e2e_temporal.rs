@@ -83,6 +83,7 @@ files! {
     resets_of_the_python_sdk = "resets"
     descriptions_of_the_python_sdk = "pending"
     listings_of_the_python_sdk = "listing"
+    hostile_clients_of_the_python_sdk = "hostile"
     deletions_of_the_python_sdk = "removal"
     a_killed_server_loses_nothing_of_the_python_sdk = "crashes"
 }
