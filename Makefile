@@ -11,7 +11,7 @@ ENV := source setup/env.sh;
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: ## install what is missing: libclang, RocksDB (compiled once), Python packages
+setup: ## install what is missing: libclang, RocksDB (compiled once), Python and Node packages
 	@setup/setup.sh
 
 demo: setup ## build the engine and watch it work: an order, an abort undone, a kill -9 survived

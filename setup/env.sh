@@ -25,8 +25,9 @@ __orchestrion_rocksdb="$(__orchestrion_rocksdb_version "$__orchestrion_setup/roc
 export ROCKSDB_LIB_DIR="$ORCHESTRION_CACHE/rocksdb-$__orchestrion_rocksdb/lib"
 export ROCKSDB_STATIC=1
 export ORCHESTRION_VENV="$ORCHESTRION_CACHE/venv"
+export ORCHESTRION_NODE_PATH="$ORCHESTRION_CACHE/node/node_modules"
 
-__orchestrion_names="ORCHESTRION_CACHE CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC ORCHESTRION_VENV"
+__orchestrion_names="ORCHESTRION_CACHE CARGO_TARGET_DIR ROCKSDB_LIB_DIR ROCKSDB_STATIC ORCHESTRION_VENV ORCHESTRION_NODE_PATH"
 
 # Only where setup had to bring its own libclang (no Debian package could be installed).
 if [ -e "$ORCHESTRION_CACHE/libclang/libclang.so" ]; then

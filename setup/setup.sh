@@ -27,6 +27,7 @@ cache="$ORCHESTRION_CACHE"
 rocksdb_build="$cache/rocksdb-build"
 rust_min="1.89"
 python_min="3.8"
+node_min="20.3"
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
@@ -247,9 +248,44 @@ venv() {
   say "python packages: installed"
 }
 
+# ---- Node: Temporal's TypeScript SDK, for the end-to-end tests ------------------------------------
+
+node_packages() {
+  local packages="$root/tests/temporal/typescript" home="$cache/node" version stamp
+  # The demo and most tests do without: those that cannot will say so.
+  if ! have node || ! have npm; then
+    if ! apt_install nodejs npm; then
+      say "node packages: NOT INSTALLED, there is no node with npm: the tests with Temporal's TypeScript SDK will fail. On Debian, as root: apt-get install nodejs npm"
+      return
+    fi
+  fi
+  version="$(node --version)"
+  if ! at_least "${version#v}" "$node_min"; then
+    say "node packages: NOT INSTALLED, Node ${version#v} is too old: the tests with Temporal's TypeScript SDK need $node_min or newer and will fail"
+    return
+  fi
+  stamp="$(uname -sm) $(cat "$packages/package.json" "$packages/package-lock.json" | cksum)"
+  if [ "$(cat "$home/made-from" 2>/dev/null)" = "$stamp" ]; then
+    say "node packages: ok ($home)"
+    return
+  fi
+  say "node packages: installing them into $home (about half a minute, 300 MB)"
+  mkdir -p "$home"
+  rm -f "$home/made-from"
+  cp "$packages/package.json" "$packages/package-lock.json" "$home/"
+  # Nothing needs the packages' own scripts: what is native comes ready-made.
+  (cd "$home" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >"$cache/npm.log" 2>&1) || {
+    tail -n 20 "$cache/npm.log" >&2
+    die "the packages of tests/temporal/typescript/package-lock.json could not be installed: npm's words are above"
+  }
+  printf '%s\n' "$stamp" >"$home/made-from"
+  say "node packages: installed"
+}
+
 rust
 compilers
 [ -n "$build_only" ] || venv
+[ -n "$build_only" ] || node_packages
 libclang
 # shellcheck source=setup/env.sh
 source "$here/env.sh" # it knows a libclang of ours only now

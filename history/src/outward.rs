@@ -7,7 +7,6 @@
 //! Invariant: each item disappears with the record that says it is done, and with nothing else.
 
 use orchestrion_proto::temporal::api::enums::v1::WorkflowIdReusePolicy;
-use orchestrion_proto::temporal::api::history::v1::StartChildWorkflowExecutionInitiatedEventAttributes as Initiated;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 
 use crate::ids::Timestamp;
@@ -16,7 +15,7 @@ use crate::request::{
     ChildClosed, ChildOutcome, ExecutionRef, ParentLink, RequestCancelWorkflow, SignalWorkflow,
     StartWorkflow,
 };
-use crate::state::{Child, ChildStage, ClosePolicy, Delivery, MutableState, Parent};
+use crate::state::{CarriedEvent, Child, ChildStage, ClosePolicy, Delivery, MutableState, Parent};
 use crate::wire;
 
 /// Something to ask of another run.
@@ -146,12 +145,7 @@ fn of_event(state: &MutableState, id: i64) -> Option<Outward> {
         ChildStage::Initiated => Some(Outward::StartChild {
             initiated_event_id: id,
             namespace: child.namespace.clone(),
-            start: Box::new(child_start(
-                state,
-                id,
-                &child.namespace,
-                initiated_attributes(&child.initiated)?,
-            )),
+            start: Box::new(child_start(state, id, &child.namespace, &child.initiated)?),
         }),
         ChildStage::Started => Some(Outward::EndChild {
             initiated_event_id: id,
@@ -175,8 +169,9 @@ fn child_start(
     state: &MutableState,
     id: i64,
     namespace: &str,
-    initiated: Initiated,
-) -> StartWorkflow {
+    carried: &CarriedEvent,
+) -> Option<StartWorkflow> {
+    let initiated = initiated_attributes(carried)?;
     let own = || ExecutionRef {
         workflow_id: state.workflow_id.clone(),
         run_id: state.run_id.clone(),
@@ -189,7 +184,7 @@ fn child_start(
             workflow_id: root.workflow_id,
             run_id: root.run_id,
         });
-    StartWorkflow {
+    Some(StartWorkflow {
         workflow_id: initiated.workflow_id.clone(),
         reuse: match initiated.workflow_id_reuse_policy() {
             WorkflowIdReusePolicy::Unspecified => WorkflowIdReusePolicy::AllowDuplicate,
@@ -215,8 +210,10 @@ fn child_start(
         root: Some(root),
         priority: initiated.priority,
         versioning_override: initiated.versioning_override,
+        // What the parent says of its child is shown of the child too.
+        user_metadata: carried.get().and_then(|event| event.user_metadata),
         ..StartWorkflow::default()
-    }
+    })
 }
 
 fn of_delivery(state: &MutableState, id: i64, delivery: &Delivery) -> Option<Outward> {

@@ -24,11 +24,14 @@ const SECOND: i64 = 1_000_000_000;
 #[test]
 fn a_child_from_its_command_to_its_end() {
     let mut story = Story::started();
-    let _ = story.turn(vec![child_command("c", ParentClosePolicy::Unspecified)]);
+    let mut command = child_command("c", ParentClosePolicy::Unspecified);
+    command.user_metadata = Some(UserMetadata::default());
+    let _ = story.turn(vec![command]);
     story.quiet();
     let Some(Outward::StartChild { start, .. }) = outward::get(&story.state, 5) else {
         panic!("the child is to be started")
     };
+    assert_eq!(start.user_metadata, Some(UserMetadata::default()));
     assert_eq!(start.workflow_id, "c");
     assert_eq!(start.input, Some(payloads("c")));
     assert_eq!(start.task_queue, "orders");

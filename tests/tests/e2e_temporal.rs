@@ -1,8 +1,9 @@
-//! The Temporal API with its unmodified SDKs: each file of `tests/temporal/python` is a test, run by Temporal's Python SDK.
+//! The Temporal API with its unmodified SDKs: the files of `tests/temporal` are tests, run by Temporal's Python and TypeScript SDKs.
 //!
 //! The histories are checked there, event by event, and replayed by the SDK's own replayer. A file may ask for a `kill -9` of the engine.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use orchestrion_tests::engine::Engine;
@@ -13,13 +14,51 @@ use tokio::process::Command;
 
 const LOG_LINES_SHOWN: usize = 60;
 
-/// Runs a file against an engine of its own; every test of it must pass.
+/// Runs one file against an engine of its own.
 async fn python_sdk(file: &str) {
-    let mut engine = Engine::start().await;
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/temporal/python");
-    let mut process = Command::new(python())
-        .args(["-B", "run.py", &engine.grpc_address(), "default", file])
-        .current_dir(folder)
+    let engine = Engine::start().await;
+    let mut command = Command::new(python());
+    let arguments = ["-B", "run.py", &engine.grpc_address(), "default", file];
+    command.args(arguments).current_dir(folder("python"));
+    all_pass(engine, command).await;
+}
+
+/// Runs files in one process against an engine of their own: bundling the workflows takes longer than most tests.
+async fn typescript_sdk(files: &[&str]) {
+    let engine = Engine::start().await;
+    let mut command = Command::new("node");
+    command
+        .args(["run.cjs", &engine.grpc_address(), "default"])
+        .args(files)
+        .current_dir(folder("typescript"))
+        .env("NODE_PATH", node_packages());
+    all_pass(engine, command).await;
+}
+
+fn folder(sdk: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/temporal")).join(sdk)
+}
+
+fn node_packages() -> PathBuf {
+    let path = std::env::var_os("ORCHESTRION_NODE_PATH").map_or_else(
+        || {
+            let home = std::env::var_os("HOME").expect("HOME is set");
+            PathBuf::from(home).join(".cache/orchestrion/node/node_modules")
+        },
+        PathBuf::from,
+    );
+    let there = path.join("@temporalio/worker").is_dir();
+    assert!(
+        there,
+        "{} holds no packages: run `make setup`",
+        path.display()
+    );
+    path
+}
+
+/// Every test that the command runs must pass.
+async fn all_pass(mut engine: Engine, mut command: Command) {
+    let mut process = command
         .env("NO_PROXY", "127.0.0.1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -32,9 +71,9 @@ async fn python_sdk(file: &str) {
     // What workers log is worth reading only when something fails.
     let mut stderr = process.stderr.take().unwrap();
     let log = tokio::spawn(async move {
-        let mut text = String::new();
-        let _ = stderr.read_to_string(&mut text).await;
-        text
+        let mut text = Vec::new();
+        let _ = stderr.read_to_end(&mut text).await;
+        String::from_utf8_lossy(&text).into_owned()
     });
     let (mut failed, mut passed, mut done) = (Vec::new(), 0, None);
     while let Some(line) = lines.next_line().await.unwrap() {
@@ -62,28 +101,30 @@ async fn python_sdk(file: &str) {
         );
     }
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
-    assert!(whole, "{file}.py did not run to its end");
+    assert!(whole, "{command:?} did not run to its end");
 }
 
 macro_rules! files {
-    ($($name:ident = $file:literal)*) => {
+    ($($name:ident = $sdk:ident($files:expr))*) => {
         $(#[tokio::test]
         async fn $name() {
-            python_sdk($file).await;
+            $sdk($files).await;
         })*
     };
 }
 
 files! {
-    activities_of_the_python_sdk = "activities"
-    timers_signals_queries_and_starts_of_the_python_sdk = "control"
-    children_and_chains_of_the_python_sdk = "chains"
-    updates_of_the_python_sdk = "updates"
-    update_with_start_of_the_python_sdk = "update_with_start"
-    resets_of_the_python_sdk = "resets"
-    descriptions_of_the_python_sdk = "pending"
-    listings_of_the_python_sdk = "listing"
-    hostile_clients_of_the_python_sdk = "hostile"
-    deletions_of_the_python_sdk = "removal"
-    a_killed_server_loses_nothing_of_the_python_sdk = "crashes"
+    activities_of_the_python_sdk = python_sdk("activities")
+    timers_signals_queries_and_starts_of_the_python_sdk = python_sdk("control")
+    children_and_chains_of_the_python_sdk = python_sdk("chains")
+    updates_of_the_python_sdk = python_sdk("updates")
+    update_with_start_of_the_python_sdk = python_sdk("update_with_start")
+    resets_of_the_python_sdk = python_sdk("resets")
+    descriptions_of_the_python_sdk = python_sdk("pending")
+    listings_of_the_python_sdk = python_sdk("listing")
+    hostile_clients_of_the_python_sdk = python_sdk("hostile")
+    deletions_of_the_python_sdk = python_sdk("removal")
+    a_killed_server_loses_nothing_of_the_python_sdk = python_sdk("crashes")
+    the_typescript_sdk = typescript_sdk(&["activities", "control", "chains", "updates", "listing"])
+    a_killed_server_loses_nothing_of_the_typescript_sdk = typescript_sdk(&["crashes"])
 }

@@ -12,6 +12,7 @@ use orchestrion_proto::temporal::api::common::v1::{
 use orchestrion_proto::temporal::api::enums::v1::{
     ParentClosePolicy, PendingActivityState, PendingWorkflowTaskState, TaskQueueKind, TaskQueueType,
 };
+use orchestrion_proto::temporal::api::history::v1::History;
 use orchestrion_proto::temporal::api::taskqueue::v1::{
     PollerInfo, TaskQueue, TaskQueueStats, TaskQueueStatus,
 };
@@ -23,6 +24,7 @@ use orchestrion_proto::temporal::api::workflowservice::v1::{
     DescribeTaskQueueRequest, DescribeTaskQueueResponse, DescribeWorkflowExecutionRequest,
     DescribeWorkflowExecutionResponse, ShutdownWorkerRequest, ShutdownWorkerResponse,
 };
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::{Temporal, edge, errors};
@@ -39,16 +41,23 @@ impl Temporal {
         target.run_id = Some(run_id);
         let state = self.api.handle.state(target.clone()).await;
         let state = state.map_err(errors::of_call)?;
-        let at_work = self.api.handle.task_at_work(target).await;
+        let at_work = self.api.handle.task_at_work(target.clone()).await;
         let at_work = at_work.map_err(errors::of_call)?;
         let open = state.is_running();
-        let nothing = Vec::new;
+        // What its starter said of it is in its first event only.
+        let place = (&namespace, &target.workflow_id, run_id);
+        let first = self.history_page(place, Some(1), 1, 1)?;
+        let first = History::decode(&first.bytes[..]).unwrap_or_default();
+        let said = first.events.into_iter().next();
         Ok(Response::new(DescribeWorkflowExecutionResponse {
-            execution_config: Some(config(&state)),
+            execution_config: Some(WorkflowExecutionConfig {
+                user_metadata: said.and_then(|event| event.user_metadata),
+                ..config(&state)
+            }),
             pending_activities: if open {
                 state.activities.values().map(pending_activity).collect()
             } else {
-                nothing()
+                Vec::new()
             },
             pending_children: if open {
                 pending_children(&state)
