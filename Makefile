@@ -28,7 +28,9 @@ release: ## build the engine as it is deployed, optimised; says where it is
 
 check: setup ## formatting, clippy, documentation, licences and advisories of dependencies, the Dockerfile
 	$(ENV) cargo fmt --all --check
+	$(ENV) cargo fmt --manifest-path tests/temporal/rust/Cargo.toml --check
 	$(ENV) cargo clippy --workspace --all-targets -- -D warnings
+	$(ENV) cargo clippy --locked --manifest-path tests/temporal/rust/Cargo.toml --target-dir "$$ORCHESTRION_CACHE/temporal-rust" -- -D warnings
 	$(ENV) RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 	@setup/deny.sh
 	$(ENV) "$$ORCHESTRION_VENV/bin/hadolint" --config docker/hadolint.yaml docker/Dockerfile

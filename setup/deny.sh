@@ -15,11 +15,17 @@ if [ "$("$deny" --version 2>/dev/null)" != "cargo-deny $version" ]; then
   env -u CARGO_TARGET_DIR cargo install cargo-deny --version "=$version" --locked --quiet --root "$ORCHESTRION_CACHE/tools"
 fi
 
-"$deny" check licenses bans sources
+# The tests on Temporal's Rust SDK are a workspace of their own, held to the same rules.
+check() {
+  "$deny" check "$@"
+  "$deny" --config deny.toml --manifest-path tests/temporal/rust/Cargo.toml check "$@"
+}
+
+check licenses bans sources
 
 # The advisories are a git repository of their own, which not every machine may reach.
 if timeout 120 "$deny" fetch db 2>/dev/null; then
-  "$deny" check --disable-fetch advisories
+  check --disable-fetch advisories
 else
   echo "check: SKIPPED the advisories: their database cannot be reached from this machine. Licences, bans and sources were checked"
 fi

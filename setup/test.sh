@@ -20,6 +20,11 @@ export ORCHESTRION_BIN="$kept/orchestrion"
 mkdir "$kept/examples"
 cp "$CARGO_TARGET_DIR/debug/examples/steps" "$kept/examples/steps"
 export ORCHESTRION_EXAMPLES="$kept/examples"
+# And for the tests on Temporal's Rust SDK.
+setup/temporal-rust.sh
+mkdir "$kept/temporal-rust"
+cp "$ORCHESTRION_TEMPORAL_RUST/check" "$kept/temporal-rust/check"
+export ORCHESTRION_TEMPORAL_RUST="$kept/temporal-rust"
 
 log="$kept/log"
 [ ! -t 1 ] || export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-always}"

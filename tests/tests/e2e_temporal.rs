@@ -1,4 +1,4 @@
-//! The Temporal API with its unmodified SDKs: the files of `tests/temporal` are tests, run by Temporal's Python and TypeScript SDKs.
+//! The Temporal API with its unmodified SDKs: the files of `tests/temporal` are tests, run by Temporal's Python, TypeScript and Rust SDKs.
 //!
 //! The histories are checked there, event by event, and replayed by the SDK's own replayer. A file may ask for a `kill -9` of the engine.
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -39,14 +39,31 @@ fn folder(sdk: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/temporal")).join(sdk)
 }
 
-fn node_packages() -> PathBuf {
-    let path = std::env::var_os("ORCHESTRION_NODE_PATH").map_or_else(
-        || {
-            let home = std::env::var_os("HOME").expect("HOME is set");
-            PathBuf::from(home).join(".cache/orchestrion/node/node_modules")
-        },
-        PathBuf::from,
+/// Runs the tests of the crate `tests/temporal/rust`, which is built beside the workspace.
+async fn rust_sdk(file: &str) {
+    let program = from_setup("ORCHESTRION_TEMPORAL_RUST", "temporal-rust/debug").join("check");
+    assert!(
+        program.is_file(),
+        "{} is not there: it is built by `make test` (setup/temporal-rust.sh)",
+        program.display()
     );
+    let engine = Engine::start().await;
+    let mut command = Command::new(program);
+    command.args([&engine.grpc_address(), "default", file]);
+    all_pass(engine, command).await;
+}
+
+/// A folder that setup names, or where it is by default.
+fn from_setup(variable: &str, in_cache: &str) -> PathBuf {
+    let Some(path) = std::env::var_os(variable) else {
+        let home = std::env::var_os("HOME").expect("HOME is set");
+        return PathBuf::from(home).join(".cache/orchestrion").join(in_cache);
+    };
+    PathBuf::from(path)
+}
+
+fn node_packages() -> PathBuf {
+    let path = from_setup("ORCHESTRION_NODE_PATH", "node/node_modules");
     let there = path.join("@temporalio/worker").is_dir();
     assert!(
         there,
@@ -127,4 +144,6 @@ files! {
     a_killed_server_loses_nothing_of_the_python_sdk = python_sdk("crashes")
     the_typescript_sdk = typescript_sdk(&["activities", "control", "chains", "updates", "listing"])
     a_killed_server_loses_nothing_of_the_typescript_sdk = typescript_sdk(&["crashes"])
+    the_rust_sdk = rust_sdk("all")
+    a_killed_server_loses_nothing_of_the_rust_sdk = rust_sdk("crashes")
 }

@@ -1,0 +1,6 @@
+//! The workflows, by what they are about.
+
+pub mod chains;
+pub mod control;
+pub mod steps;
+pub mod waits;
