@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench soak release
+.PHONY: help setup demo test check bench sim soak release
 
 ENV := source setup/env.sh;
 
@@ -37,6 +37,10 @@ check: setup ## formatting, clippy, documentation, licences and advisories of de
 
 bench: setup ## how fast the core is: decide and apply, encode, decode, fold
 	$(ENV) cargo bench --package orchestrion-benches
+
+sim: setup ## random worlds in which everything goes wrong: SEED=7 runs one, SEEDS=500 so many, MINUTES=10 so long
+	@$(ENV) cargo build --profile sim --package orchestrion-tests --bin sim
+	@$(ENV) SEED="$(SEED)" SEEDS="$(SEEDS)" MINUTES="$(MINUTES)" "$$CARGO_TARGET_DIR/sim/sim"
 
 soak: setup ## the tests that take minutes because they wait in real time
 	@SOAK=1 setup/test.sh

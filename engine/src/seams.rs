@@ -2,13 +2,19 @@
 //!
 //! Invariant: `Instant::now`, `SystemTime::now` and `tokio::spawn` stand nowhere else in the engine (`tests/tests/tidy.rs` looks).
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::future::{Either, select};
 use orchestrion_history::ids::Timestamp;
 use rand::Rng;
+use tokio::sync::oneshot;
 
 /// Tells the time.
 pub trait Clock: Send + Sync + 'static {
@@ -121,5 +127,76 @@ where
 
 /// Waits.
 pub async fn sleep(duration: Duration) {
-    tokio::time::sleep(duration).await;
+    let simulated = SLEEPS.with_borrow(|sleeps| sleeps.as_ref().map(|s| s.begin(duration)));
+    match simulated {
+        // A simulator that is gone wakes nobody.
+        Some(over) => _ = over.await,
+        None => tokio::time::sleep(duration).await,
+    }
+}
+
+/// Waits for a future, but no longer than this.
+pub async fn timeout<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    match select(pin!(future), pin!(sleep(limit))).await {
+        Either::Left((output, _)) => Some(output),
+        Either::Right(_) => None,
+    }
+}
+
+thread_local! {
+    static SLEEPS: RefCell<Option<VirtualSleeps>> = const { RefCell::new(None) };
+}
+
+/// The sleeps of a simulator's thread: they end when its clock is moved, and in the same order for the same calls.
+#[derive(Clone, Default)]
+pub struct VirtualSleeps(Rc<RefCell<Sleeping>>);
+
+#[derive(Default)]
+struct Sleeping {
+    now: Timestamp,
+    begun: u64,
+    waiting: BTreeMap<(Timestamp, u64), oneshot::Sender<()>>,
+}
+
+impl VirtualSleeps {
+    /// Every [`sleep`] of this thread is one of these from here on.
+    pub fn rule_this_thread(at: Timestamp) -> Self {
+        let sleeps = Self::default();
+        sleeps.0.borrow_mut().now = at;
+        SLEEPS.set(Some(sleeps.clone()));
+        sleeps
+    }
+
+    /// The time of day is the system's again.
+    pub fn leave_this_thread() {
+        SLEEPS.set(None);
+    }
+
+    fn begin(&self, duration: Duration) -> oneshot::Receiver<()> {
+        let (wake, over) = oneshot::channel();
+        let mut sleeping = self.0.borrow_mut();
+        sleeping.begun += 1;
+        let place = (sleeping.now.plus(duration), sleeping.begun);
+        sleeping.waiting.insert(place, wake);
+        over
+    }
+
+    /// When the next one that somebody waits for is over.
+    pub fn next(&self) -> Option<Timestamp> {
+        let mut sleeping = self.0.borrow_mut();
+        sleeping.waiting.retain(|_, wake| !wake.is_closed());
+        sleeping.waiting.keys().next().map(|(due, _)| *due)
+    }
+
+    /// It is `now`: wakes whom it concerns.
+    pub fn advance_to(&self, now: Timestamp) {
+        let mut sleeping = self.0.borrow_mut();
+        sleeping.now = now;
+        while let Some(first) = sleeping.waiting.first_entry()
+            && first.key().0 <= now
+        {
+            // Whoever does not sleep any more was not waited for.
+            let _ = first.remove().send(());
+        }
+    }
 }

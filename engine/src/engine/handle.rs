@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender, TrySendError};
 use orchestrion_history::ids::{Namespace, RunId, TaskQueueName, Timestamp, WorkflowId};
 use orchestrion_history::record::Record;
 use orchestrion_history::request::{Rejection, Reply, Request, StartWorkflow};
@@ -155,6 +155,21 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// A door without a loop behind it: whoever drives a [`Core`](super::Core) by hand takes the calls from the other end.
+    pub fn detached(
+        store: Arc<dyn Store>,
+        shards: u16,
+        calls_max: usize,
+    ) -> (Self, Receiver<Call>) {
+        let (inbox, calls) = crossbeam_channel::bounded(calls_max);
+        let handle = Self {
+            inbox,
+            store,
+            shards,
+        };
+        (handle, calls)
+    }
+
     /// Asks something of an existing execution; answered after its commit.
     pub async fn request(&self, target: Target, request: Request) -> Result<Accepted, CallError> {
         let (reply, answer) = oneshot::channel();

@@ -36,7 +36,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use orchestrion_history::ids::Namespace;
 use orchestrion_history::limits::Limits;
 use orchestrion_history::store::{Key, Store, StoreError};
@@ -156,7 +156,10 @@ impl Engine {
         let mut core = Core::recover(store, chance, surroundings, options, clock.now())?;
         let thread = std::thread::Builder::new()
             .name("engine".to_owned())
-            .spawn(move || run(&mut core, &calls, &*clock))
+            .spawn(move || {
+                let calls = Inbox(calls);
+                run(&mut core, &calls.0, &*clock);
+            })
             .map_err(|error| StoreError {
                 kind: orchestrion_history::store::StoreErrorKind::Unavailable,
                 operation: "start",
@@ -182,6 +185,21 @@ impl Engine {
             && thread.join().is_err()
         {
             tracing::error!("the engine's thread panicked; what it had committed is safe");
+        }
+    }
+}
+
+/// What arrives. A channel keeps what nobody has taken from it for as long as somebody could still send, so a caller whose call came behind
+/// the stop would wait for ever: whatever is there at the end, or comes later, is dropped, and its caller told so.
+struct Inbox(Receiver<Call>);
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        let calls = self.0.clone();
+        let closed = std::thread::Builder::new().name("engine-closed".to_owned());
+        if let Err(error) = closed.spawn(move || calls.into_iter().for_each(drop)) {
+            tracing::warn!(%error, "callers that come behind the stop of the engine may wait in vain");
+            self.0.try_iter().for_each(drop);
         }
     }
 }
@@ -212,5 +230,28 @@ fn run(core: &mut Core, calls: &crossbeam_channel::Receiver<Call>, clock: &dyn C
         if core.round(clock.now(), batch.drain(..)) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrion_history::store::MemoryStore;
+
+    use super::*;
+
+    /// Neither a call that waits behind the stop nor one that comes after it is left without an answer.
+    #[tokio::test]
+    async fn nobody_waits_for_an_engine_that_has_ended() {
+        let (handle, calls) = Handle::detached(Arc::new(MemoryStore::new()), 1, 8);
+        let waiting = tokio::spawn({
+            let handle = handle.clone();
+            async move { handle.put(Vec::new()).await }
+        });
+        while calls.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        drop(Inbox(calls));
+        assert_eq!(waiting.await.unwrap(), Err(CallError::ShuttingDown));
+        assert_eq!(handle.put(Vec::new()).await, Err(CallError::ShuttingDown));
     }
 }

@@ -46,8 +46,16 @@ impl Core {
     }
 
     pub(super) fn reacquire(&mut self) -> Result<(), StoreError> {
+        let mut held_throughout = true;
         for shard in 0..self.options.shards {
-            self.ranges[usize::from(shard)] = self.store.acquire(ShardId(shard))?;
+            let held = &mut self.ranges[usize::from(shard)];
+            let taken = self.store.acquire(ShardId(shard))?;
+            held_throughout &= taken.0 == held.0 + 1;
+            *held = taken;
+        }
+        if !held_throughout {
+            tracing::warn!("another engine held a shard meanwhile: nothing in memory counts");
+            self.forget_everything();
         }
         Ok(())
     }

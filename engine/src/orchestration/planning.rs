@@ -44,6 +44,7 @@ pub async fn serve(handle: Handle, desk: Arc<Desk>) {
     let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
+            biased; // The same things happen in the same order.
             task = session.tasks.recv() => match task {
                 Some(task) => running.push(work(&handle, &desk, session.id, task)),
                 None => return,

@@ -3,7 +3,11 @@
 //! Invariant: unless the settings allow it, nothing is connected to that is not public (`guard.rs`).
 //! Invariant: no redirect is followed, no answer's body is read, and neither a secret nor a URL's credentials reach an error.
 
+use std::fmt;
+use std::sync::Arc;
+
 use axum::http::header;
+use futures_util::future::BoxFuture;
 use orchestrion_proto::v1::WebhookDelivery;
 use reqwest::{Client, Url, redirect};
 
@@ -23,13 +27,35 @@ const ERROR_CHARS_MAX: usize = 300;
 
 /// Sends deliveries.
 #[derive(Debug, Clone)]
-pub(super) struct Sender {
-    /// Through the proxy of the environment, if it names one.
-    outside: Client,
-    /// To this machine: never through a proxy.
-    local: Client,
-    /// Whether addresses that are not public are refused.
-    guarded: bool,
+pub(super) enum Sender {
+    /// Over the network.
+    Network {
+        /// Through the proxy of the environment, if it names one.
+        outside: Client,
+        /// To this machine: never through a proxy.
+        local: Client,
+        /// Whether addresses that are not public are refused.
+        guarded: bool,
+    },
+    /// To receivers that a simulator plays.
+    Played(Arc<dyn Receivers>),
+}
+
+/// Webhooks' receivers that are not on any network.
+pub trait Receivers: Send + Sync {
+    /// One delivery: its URL, event id and body. Answers the status, or why there is none.
+    fn post(
+        &self,
+        url: &str,
+        event_id: &str,
+        body: &str,
+    ) -> BoxFuture<'static, Result<u16, String>>;
+}
+
+impl fmt::Debug for dyn Receivers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Receivers")
+    }
 }
 
 /// What came of a try.
@@ -65,7 +91,7 @@ impl Sender {
             (true, true) => builder(),
             (true, false) => builder().no_proxy().dns_resolver(PublicOnly::shared()),
         };
-        Ok(Self {
+        Ok(Self::Network {
             outside: outside.build()?,
             local: builder().no_proxy().build()?,
             guarded,
@@ -80,20 +106,28 @@ impl Sender {
         secrets: impl Iterator<Item = &'a WebhookSecret>,
         unix_seconds: i64,
     ) -> Answer {
+        let (outside, local, guarded) = match self {
+            Self::Network {
+                outside,
+                local,
+                guarded,
+            } => (outside, local, *guarded),
+            Self::Played(receivers) => {
+                let answer = receivers.post(&delivery.url, event_id, &delivery.body_json);
+                return match answer.await {
+                    Ok(status) => of_status(status),
+                    Err(error) => Answer::none(error),
+                };
+            }
+        };
         let url = match Url::parse(&delivery.url) {
             Ok(url) => url,
             Err(e) => return Answer::none(format!("the webhook's url does not parse: {e}")),
         };
-        if self.guarded
-            && let Some(reason) = guard::refusal(&url)
-        {
+        if guarded && let Some(reason) = guard::refusal(&url) {
             return Answer::none(reason);
         }
-        let client = if is_local(&url) {
-            &self.local
-        } else {
-            &self.outside
-        };
+        let client = if is_local(&url) { local } else { outside };
         let answer = client
             .post(url)
             .header(header::CONTENT_TYPE.as_str(), "application/json")
@@ -109,17 +143,17 @@ impl Sender {
             .await;
         match answer {
             Err(error) => Answer::none(bounded(&with_causes(&error.without_url()))),
-            Ok(answer) => {
-                let status = answer.status();
-                let error =
-                    (!status.is_success()).then(|| format!("the webhook answered {status}"));
-                Answer {
-                    status: status.as_u16(),
-                    error,
-                }
-            }
+            Ok(answer) => of_status(answer.status().as_u16()),
         }
     }
+}
+
+/// Only a success is a delivery.
+fn of_status(status: u16) -> Answer {
+    let named = reqwest::StatusCode::from_u16(status)
+        .map_or_else(|_| status.to_string(), |status| status.to_string());
+    let error = (!(200..300).contains(&status)).then(|| format!("the webhook answered {named}"));
+    Answer { status, error }
 }
 
 /// Deliveries to the same host and port wait for each other.

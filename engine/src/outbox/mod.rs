@@ -36,6 +36,7 @@ use orchestrion_proto::prost::Message;
 use orchestrion_proto::v1::{OutboxEntry, WebhookDelivery, outbox_entry};
 use tokio::sync::mpsc;
 
+pub use self::deliver::Receivers;
 pub use self::sign::{is_signed_by, signature, signatures};
 pub use self::worker::Worker;
 use crate::engine::{Keep, Surroundings};

@@ -16,7 +16,7 @@ use orchestrion_proto::v1::{DeliveryTry, OutboxEntry, WebhookDelivery};
 use tokio::sync::watch;
 
 use super::Committed;
-use super::deliver::{Answer, Sender, host_of};
+use super::deliver::{Answer, Receivers, Sender, host_of};
 use super::log::DeliveryLog;
 use super::schedule::{SCHEDULED_MAX, Schedule};
 use crate::config::OutboxSettings;
@@ -75,6 +75,27 @@ impl Worker {
         })
     }
 
+    /// A worker whose deliveries go to receivers that a simulator plays.
+    pub fn played(
+        handle: Handle,
+        registry: Registry,
+        receivers: Arc<dyn Receivers>,
+        settings: OutboxSettings,
+        retention: Duration,
+        (clock, ids): (Arc<dyn Clock>, Arc<dyn Chance>),
+    ) -> Self {
+        Self {
+            handle,
+            registry,
+            sender: Sender::Played(receivers),
+            log: Arc::default(),
+            settings,
+            retention,
+            clock,
+            ids,
+        }
+    }
+
     /// Delivers until the stop, then finishes the tries that are under way.
     pub async fn run(self, mut committed: Committed, mut stop: watch::Receiver<bool>) {
         let bounds = (
@@ -106,6 +127,11 @@ impl Worker {
                 .min();
             let wait = next.map_or(self.settings.sweep_interval, |at| at.since(now));
             tokio::select! {
+                biased; // The same things happen in the same order.
+                stopped = stop.changed() => if stopped.is_err() || *stop.borrow() { break },
+                Some(tried) = under_way.next(), if !under_way.is_empty() => {
+                    schedule.finished(tried.key, tried.host, tried.again);
+                }
                 keys = committed.recv() => match keys {
                     Some(keys) => for key in keys {
                         if self.add(&mut schedule, key).is_err() {
@@ -115,11 +141,7 @@ impl Worker {
                     },
                     None => break,
                 },
-                Some(tried) = under_way.next(), if !under_way.is_empty() => {
-                    schedule.finished(tried.key, tried.host, tried.again);
-                }
                 () = seams::sleep(wait) => {}
-                stopped = stop.changed() => if stopped.is_err() || *stop.borrow() { break },
             }
         }
         while under_way.next().await.is_some() {}

@@ -20,6 +20,7 @@ use async_openai::types::chat::{
     ChatCompletionRequestUserMessage, CreateChatCompletionRequest, ResponseFormat,
     ResponseFormatJsonSchema,
 };
+use futures_util::future::BoxFuture;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{Client, StatusCode, Url, redirect};
 use serde_json::Value;
@@ -28,6 +29,7 @@ use super::prompt::{Prompt, answer_schema, render};
 use super::{Answer, Cost, FailedAttempt, PlanError, PlanRequest, Planned};
 use crate::plan::draft::{Parsed, parse_reply};
 use crate::plan::validate_under;
+use crate::seams;
 
 /// The settings that errors name.
 mod setting {
@@ -117,12 +119,24 @@ pub enum SettingsError {
 /// Milliseconds on a clock that only goes forward.
 pub type Milliseconds = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// A model's server that is not on any network: a simulator plays it.
+pub trait Model: Send + Sync {
+    /// Takes a request's body; answers a status and a body, or why the connection broke.
+    fn complete(&self, body: String) -> BoxFuture<'static, Result<(u16, Vec<u8>), String>>;
+}
+
+/// How the model's server is reached.
+enum Line {
+    Network(Client),
+    Played(Box<dyn Model>),
+}
+
 /// A model that plans.
 pub struct LlmPlanner {
     settings: Settings,
     url: Url,
     authorization: Option<HeaderValue>,
-    client: Client,
+    line: Line,
     now_ms: Milliseconds,
     /// Whether the server has not yet refused what it was offered.
     structured: AtomicBool,
@@ -146,6 +160,24 @@ struct Reply {
 impl LlmPlanner {
     /// A planner; nothing is sent yet. `now_ms` measures how long answers take.
     pub fn new(settings: Settings, now_ms: Milliseconds) -> Result<Self, SettingsError> {
+        // A redirect would turn the POST into a GET, or carry the prompt to another place.
+        let client = Client::builder()
+            .redirect(redirect::Policy::none())
+            .build()
+            .map_err(|error| SettingsError::Client(error.to_string()))?;
+        Self::over(Line::Network(client), settings, now_ms)
+    }
+
+    /// A planner whose model a simulator plays.
+    pub fn played(
+        model: Box<dyn Model>,
+        settings: Settings,
+        now_ms: Milliseconds,
+    ) -> Result<Self, SettingsError> {
+        Self::over(Line::Played(model), settings, now_ms)
+    }
+
+    fn over(line: Line, settings: Settings, now_ms: Milliseconds) -> Result<Self, SettingsError> {
         if settings.model.trim().is_empty() {
             return Err(SettingsError::NoModel);
         }
@@ -164,17 +196,12 @@ impl LlmPlanner {
             }
             None => None,
         };
-        // A redirect would turn the POST into a GET, or carry the prompt to another place.
-        let client = Client::builder()
-            .redirect(redirect::Policy::none())
-            .build()
-            .map_err(|error| SettingsError::Client(error.to_string()))?;
         let (structured, tempered) = (AtomicBool::new(true), AtomicBool::new(true));
         Ok(Self {
             settings,
             url,
             authorization,
-            client,
+            line,
             now_ms,
             structured,
             tempered,
@@ -224,9 +251,9 @@ impl LlmPlanner {
                 "services, action and data make a prompt of {bytes} bytes, at most {PROMPT_BYTES_MAX} are sent: shorten their schemas and texts"
             )));
         }
-        match tokio::time::timeout(self.settings.time_limit, self.ask(prompt, cost)).await {
-            Ok(reply) => answer(&reply?, request),
-            Err(_) => {
+        match seams::timeout(self.settings.time_limit, self.ask(prompt, cost)).await {
+            Some(reply) => answer(&reply?, request),
+            None => {
                 let limit_ms =
                     u64::try_from(self.settings.time_limit.as_millis()).unwrap_or(u64::MAX);
                 Err(PlanError::TimedOut { limit_ms })
@@ -298,7 +325,11 @@ impl LlmPlanner {
         &self,
         body: &CreateChatCompletionRequest,
     ) -> Result<(StatusCode, Vec<u8>), PlanError> {
-        let mut request = self.client.post(self.url.clone()).json(body);
+        let client = match &self.line {
+            Line::Network(client) => client,
+            Line::Played(model) => return played(&**model, body).await,
+        };
+        let mut request = client.post(self.url.clone()).json(body);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
@@ -379,6 +410,16 @@ impl LlmPlanner {
             format!(": {told}")
         }
     }
+}
+
+async fn played(
+    model: &dyn Model,
+    body: &CreateChatCompletionRequest,
+) -> Result<(StatusCode, Vec<u8>), PlanError> {
+    let body = serde_json::to_string(body).map_err(|e| PlanError::Refused(e.to_string()))?;
+    let (status, answer) = model.complete(body).await.map_err(PlanError::Unavailable)?;
+    let status = StatusCode::from_u16(status).map_err(|e| PlanError::Malformed(e.to_string()))?;
+    Ok((status, answer))
 }
 
 fn endpoint(base_url: &str) -> Result<Url, SettingsError> {

@@ -1,517 +1,685 @@
-//! A deterministic simulation of the engine's own loop: one seed decides what is submitted, how services behave, when the engine
-//! crashes, when a commit fails, and how time passes.
+//! The simulator: the engine's own code on one thread, a virtual clock, a disk and a network that fail, and a world of callers, workers,
+//! services, models and receivers around it, all driven by one seed.
 //!
 //! ```text
-//!  seed -> World { Core over MemoryStore, virtual clock, services on sessions }
-//!            step: submit | serve | advance | crash | drop a session | fail the next commit
-//!            after each step: invariants.rs
-//!  faults stop -> drain -> every orchestration has ended, each of its effects is there once
+//!  seed -> World { Life: Core, planner, outbox worker over SimDisk; actors: clients, workers, services, SimModel, SimReceivers }
+//!            step: actors run until they wait | a fault strikes | the engine takes some calls, in one round | time passes
+//!            after each step: every invariant
+//!  faults stop -> everybody behaves -> every execution ends, every webhook has arrived
 //! ```
 //!
-//! Invariant: the same seed gives the same journal, byte for byte.
+//! | what | file |
+//! |---|---|
+//! | futures in order | `executor.rs` |
+//! | chance | `dice.rs` |
+//! | the disk | `disk.rs` |
+//! | the network, the clock | `shared.rs` |
+//! | the engine's process | `life.rs` |
+//! | callers | `clients.rs` |
+//! | workers of workflow code and activities | `workers.rs`, `script.rs` |
+//! | services of orchestrations | `services.rs` |
+//! | the model's server, webhooks' receivers | `planners.rs`, `receivers.rs` |
+//! | what goes wrong | `faults.rs` |
+//! | what those outside know | `ledger.rs` |
+//! | what the disk says | `observer.rs` |
+//! | what must hold | `invariants/` |
+//!
+//! Invariant: the same seed gives the same world, record by record.
 #![allow(clippy::unwrap_used)]
 
+pub mod clients;
+pub mod dice;
+pub mod disk;
+pub mod executor;
+pub mod faults;
 pub mod invariants;
-mod services;
+pub mod ledger;
+pub mod life;
+pub mod observer;
+pub mod planners;
+pub mod receivers;
+pub mod script;
+pub mod services;
+pub mod shared;
+pub mod workers;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+mod quiet;
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use bytes::Bytes;
-use orchestrion::engine::call::{Call, ReplyTo};
-use orchestrion::engine::{CallError, Core, EngineOptions, Surroundings, Target};
-use orchestrion::orchestration::submission::json_payloads;
-use orchestrion::orchestration::{
-    Action, Effect, Options, Rules, Submission, WORKFLOW_QUEUE, WORKFLOW_TYPE,
-};
-use orchestrion::plan::{Plan, PlanTask};
-use orchestrion::seams::{Chance, SeededChance};
-use orchestrion_history::ids::{Namespace, ShardId, Timestamp, WorkflowId};
-use orchestrion_history::request::{Request, StartWorkflow};
-use orchestrion_history::store::{Key, MemoryStore, Store, StoreErrorKind};
-use serde_json::{Map, Value, json};
+use orchestrion::engine::Target;
+use orchestrion::engine::call::Call;
+use orchestrion::seams::VirtualSleeps;
+use orchestrion_history::ids::{Timestamp, WorkflowId};
+use orchestrion_history::request::{Request, SignalWorkflow};
+use orchestrion_history::state::MutableState;
+use orchestrion_history::store::Store as _;
 use tokio::sync::oneshot;
 
-use self::services::Services;
+use self::dice::Dice;
+use self::disk::{Killed, SimDisk, Written};
+use self::executor::{Executor, Owner};
+pub use self::faults::Profile;
+use self::faults::{Strike, strike};
+use self::invariants::{Invariant, View};
+use self::ledger::Run;
+use self::life::{Life, Surrounded, found};
+use self::observer::{News, Observer};
+use self::planners::SimModel;
+use self::receivers::SimReceivers;
+use self::shared::{EPOCH, Shared, World};
 
-/// Orchestrations of one world: enough to meet each other, few enough to look at all of them often.
-const SUBMISSIONS_MAX: u64 = 16;
-/// Steps between two looks at everything.
-const CHECK_EVERY: u32 = 4;
+/// Steps in which everything has to end once the faults have stopped.
+const DRAIN_STEPS_MAX: u32 = 60_000;
 
-const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000_000);
+/// Lines of a story that are kept.
+const STORY_LINES_MAX: usize = 120;
 
-/// What a run of the simulator is made of.
-#[derive(Debug, Clone, Copy)]
-pub struct Profile {
-    /// Steps before the faults stop.
+/// What a world came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// A number for every record, in order.
+    pub digest: u64,
+    /// Steps it took.
     pub steps: u32,
-    /// Of a thousand steps, how many crash the engine.
-    pub crashes: u64,
-    /// Of a thousand steps, how many fail a commit.
-    pub commit_failures: u64,
-    /// Of a thousand steps, how many drop a service's connection.
-    pub disconnects: u64,
+    /// Commits of the engine.
+    pub commits: u64,
+    /// Times the engine started.
+    pub lives: u64,
+    /// Names of the records that came to be.
+    pub seen: BTreeSet<String>,
 }
 
-impl Default for Profile {
-    fn default() -> Self {
-        Self {
-            steps: 240,
-            crashes: 20,
-            commit_failures: 20,
-            disconnects: 30,
-        }
-    }
+/// A world in which something did not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Reproduces it.
+    pub seed: u64,
+    /// What did not hold.
+    pub invariant: &'static str,
+    /// How.
+    pub what: String,
+    /// What happened before.
+    pub story: String,
 }
 
-/// Draws numbers from the seed.
-pub struct Dice(SeededChance);
-
-impl Dice {
-    fn new(seed: u64) -> Self {
-        Self(SeededChance::new(seed))
-    }
-
-    /// A number below `sides`.
-    pub fn roll(&mut self, sides: u64) -> u64 {
-        let mut bytes = [0u8; 8];
-        self.0.fill(&mut bytes);
-        u64::from_le_bytes(bytes) % sides.max(1)
-    }
-
-    fn is_one_of_1000(&mut self, share: u64) -> bool {
-        self.roll(1_000) < share
-    }
-}
-
-/// Records what would leave for webhooks, as outbox entries like the real ones.
-#[derive(Clone, Default)]
-pub struct Recorder {
-    sent: Arc<Mutex<Vec<String>>>,
-}
-
-impl Surroundings for Recorder {
-    fn outbox_entries(&self, namespace: &Namespace, effect: &Effect) -> Vec<(Key, Bytes)> {
-        let id = match effect {
-            Effect::StatusChanged(change) => change.event_id.clone(),
-            Effect::CompensationFailed(record) => format!("comp-{}", record.id),
-        };
-        let key = Key::Outbox {
-            shard: ShardId::REGISTRY,
-            namespace: namespace.clone(),
-            event_id: id,
-        };
-        vec![(key, Bytes::from_static(b"entry"))]
-    }
-
-    fn outbox_committed(&self, keys: Vec<Key>) {
-        self.sent
-            .lock()
-            .unwrap()
-            .extend(keys.into_iter().filter_map(|key| match key {
-                Key::Outbox { event_id, .. } => Some(event_id),
-                _ => None,
-            }));
-    }
-}
-
-/// What a caller was told of an orchestration.
-#[derive(Debug, Clone)]
-pub struct Acknowledged {
-    /// Its plan.
-    pub plan: Plan,
-    /// Which tenant.
-    pub namespace: Namespace,
-}
-
-/// The engine, its store, its services, and what is known of them from outside.
-pub struct World {
-    seed: u64,
-    /// Draws everything.
-    pub dice: Dice,
-    /// Survives crashes.
-    pub store: MemoryStore,
-    core: Option<Core>,
-    /// The virtual clock.
-    pub now: Timestamp,
-    services: Services,
-    recorder: Recorder,
-    /// By orchestration id.
-    pub acknowledged: BTreeMap<String, Acknowledged>,
-    /// Ids whose start was refused or never answered.
-    pub unanswered: Vec<String>,
-    submitted: u64,
-    /// Commits done when the next one was told to fail: as long as there are no more, that failure is still to come.
-    armed_at: Option<u64>,
-    log: Vec<String>,
-}
-
-impl World {
-    /// A world in which nothing has happened.
-    pub fn new(seed: u64) -> Self {
-        let mut world = Self {
-            seed,
-            dice: Dice::new(seed),
-            store: MemoryStore::new(),
-            core: None,
-            now: EPOCH,
-            services: Services::default(),
-            recorder: Recorder::default(),
-            acknowledged: BTreeMap::new(),
-            unanswered: Vec::new(),
-            submitted: 0,
-            armed_at: None,
-            log: Vec::new(),
-        };
-        world.restart();
-        world
-    }
-
-    /// Runs a seed to its end and answers a digest of everything the store holds.
-    pub fn run(seed: u64, profile: Profile) -> u64 {
-        let mut world = Self::new(seed);
-        for step in 0..profile.steps {
-            world.step(&profile);
-            if step % CHECK_EVERY == 0 {
-                invariants::check(&mut world);
-            }
-        }
-        world.drain();
-        invariants::check_ended(&mut world);
-        invariants::digest(&world)
-    }
-
-    fn step(&mut self, profile: &Profile) {
-        if self.dice.is_one_of_1000(profile.crashes) {
-            self.say("crash");
-            return self.restart();
-        }
-        if self.dice.is_one_of_1000(profile.commit_failures) {
-            let kind = if self.dice.roll(2) == 0 {
-                StoreErrorKind::Full
-            } else {
-                StoreErrorKind::Unavailable
-            };
-            self.say(&format!("the next commit fails: {kind:?}"));
-            self.store.fail_next_commit(kind);
-            self.armed_at = Some(self.store.commits());
-        }
-        if self.dice.is_one_of_1000(profile.disconnects) {
-            return self.disconnect();
-        }
-        match self.dice.roll(10) {
-            0 | 1 => self.submit(),
-            2..=6 => self.serve(),
-            7 => {
-                let ms = self.dice.roll(2_000);
-                self.advance(Duration::from_millis(ms));
-            }
-            8 => {
-                let ms = self.dice.roll(40_000);
-                self.advance(Duration::from_millis(ms));
-            }
-            _ => self.meddle(),
-        }
-    }
-
-    /// The process is gone; a new one opens the same store.
-    fn restart(&mut self) {
-        self.core = None;
-        self.services.lose_all_sessions();
-        let chance = Box::new(SeededChance::new(self.dice.roll(u64::MAX)));
-        let options = EngineOptions {
-            shards: 3,
-            cached_executions_max: 4,
-            ..EngineOptions::default()
-        };
-        let store: Arc<dyn Store> = Arc::new(self.store.clone());
-        match Core::recover(
-            store,
-            chance,
-            Box::new(self.recorder.clone()),
-            options,
-            self.now,
-        ) {
-            Ok(core) => self.core = Some(core),
-            Err(error) => self.say(&format!("the start failed: {error}")),
-        }
-        if self.core.is_none() {
-            return self.restart();
-        }
-        if self.armed_at != Some(self.store.commits()) {
-            invariants::check_returned(self);
-        }
-        for (namespace, queue) in services::queues() {
-            if self.dice.roll(4) > 0 {
-                self.attach(&namespace, &queue);
-            }
-        }
-    }
-
-    fn disconnect(&mut self) {
-        let all = services::queues();
-        let (namespace, queue) = all[self.dice.roll(all.len() as u64) as usize].clone();
-        match self.services.session(&namespace, &queue) {
-            Some(session) => {
-                self.say(&format!("{queue} disconnects"));
-                self.services.lose(&namespace, &queue);
-                self.round(vec![Call::Detach { session }]);
-            }
-            None => self.attach(&namespace, &queue),
-        }
-    }
-
-    fn attach(&mut self, namespace: &Namespace, queue: &str) {
-        let (call, answer, tasks) =
-            services::attach_call(namespace, queue, 1 + self.dice.roll(2) as u32);
-        self.round(vec![call]);
-        if let Ok(id) = answer_now(answer) {
-            self.services.gain(namespace, queue, id, tasks);
-        }
-    }
-
-    /// One round of the real loop.
-    pub fn round(&mut self, calls: Vec<Call>) {
-        let now = self.now;
-        if let Some(core) = &mut self.core {
-            core.round(now, calls.into_iter());
-        }
-    }
-
-    /// Asks, and answers what the caller learns; `None`: nobody answered.
-    pub fn ask(
-        &mut self,
-        target: Target,
-        request: Request,
-    ) -> Option<Result<orchestrion::engine::Accepted, CallError>> {
-        let (reply, answer) = oneshot::channel();
-        self.round(vec![Call::Request {
-            target,
-            request: Box::new(request),
-            reply: ReplyTo::Caller(reply),
-        }]);
-        answer_now(answer).ok()
-    }
-
-    fn submit(&mut self) {
-        if self.submitted == SUBMISSIONS_MAX {
-            return self.serve();
-        }
-        let namespace = services::namespace(self.dice.roll(2));
-        let plan = random_plan(&mut self.dice);
-        let id = format!("o_{}", self.submitted);
-        self.submitted += 1;
-        let submission = Submission {
-            webhook: None,
-            action: Action {
-                kind: String::new(),
-                content: format!("do {id}"),
-            },
-            data: Vec::new(),
-            plan: Some(plan.clone()),
-            options: Options {
-                task_timeout_ms: 5_000,
-                task_attempts: 3,
-                retry_initial_ms: 500,
-                grace_ms: 60_000,
-                compensation_attempts: 4,
-                compensation_timeout_ms: 5_000,
-                ..Options::default()
-            },
-            rules: Rules::NEWEST,
-            ..Submission::default()
-        };
-        let start = StartWorkflow {
-            workflow_id: id.clone(),
-            workflow_type: WORKFLOW_TYPE.to_owned(),
-            task_queue: WORKFLOW_QUEUE.to_owned(),
-            input: Some(json_payloads(&submission)),
-            request_id: format!("start-{id}"),
-            ..Default::default()
-        };
-        let target = Target {
-            namespace: namespace.clone(),
-            workflow_id: WorkflowId::parse(&id).unwrap(),
-            run_id: None,
-        };
-        let first = self.ask(target.clone(), Request::Start(Box::new(start.clone())));
-        let again = if self.dice.roll(4) == 0 {
-            self.ask(target, Request::Start(Box::new(start)))
-        } else {
-            None
-        };
-        let accepted: Vec<_> = [first, again]
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
-            .collect();
-        match accepted.first() {
-            Some(first) => {
-                assert!(
-                    accepted.iter().all(|a| a.run_id == first.run_id),
-                    "{}: a repeated start made another run",
-                    self.line()
-                );
-                self.say(&format!("{id} is accepted with {} tasks", plan.tasks.len()));
-                self.acknowledged
-                    .insert(id, Acknowledged { plan, namespace });
-            }
-            None => {
-                self.say(&format!("{id} is not accepted"));
-                self.unanswered.push(id);
-            }
-        }
-    }
-
-    /// Somebody outside: a cancel, a termination, a request for a run that is not there.
-    fn meddle(&mut self) {
-        let Some((id, known)) = self.pick() else {
-            return;
-        };
-        let workflow_id = WorkflowId::parse(&id).unwrap();
-        let target = Target {
-            namespace: known.namespace.clone(),
-            workflow_id,
-            run_id: None,
-        };
-        match self.dice.roll(8) {
-            0 => {
-                self.say(&format!("{id} is cancelled"));
-                let cancel = orchestrion_history::request::RequestCancelWorkflow::default();
-                let _ = self.ask(target, Request::RequestCancel(Box::new(cancel)));
-            }
-            1 if self.dice.roll(4) == 0 => {
-                self.say(&format!("{id} is terminated"));
-                let _ = self.ask(target, Request::Terminate(Box::default()));
-            }
-            2 => {
-                let foreign = Namespace::parse("p_foreign").unwrap();
-                let answer = self.ask(
-                    Target {
-                        namespace: foreign,
-                        ..target
-                    },
-                    Request::FireTimers,
-                );
-                assert!(
-                    !matches!(answer, Some(Ok(_))),
-                    "{}: a foreign namespace reached {id}",
-                    self.line()
-                );
-            }
-            _ => {
-                let ms = self.dice.roll(500);
-                self.advance(Duration::from_millis(ms));
-            }
-        }
-    }
-
-    fn pick(&mut self) -> Option<(String, Acknowledged)> {
-        let index = self.dice.roll(self.acknowledged.len() as u64) as usize;
-        self.acknowledged
-            .iter()
-            .nth(index)
-            .map(|(id, known)| (id.clone(), known.clone()))
-    }
-
-    fn advance(&mut self, by: Duration) {
-        self.now = self.now.plus(by);
-        self.round(Vec::new());
-    }
-
-    fn serve(&mut self) {
-        let mut services = std::mem::take(&mut self.services);
-        services.serve(self);
-        self.services = services;
-    }
-
-    /// Faults stop: services come back, and time passes until nothing is left to do.
-    fn drain(&mut self) {
-        self.say("faults stop");
-        for _ in 0..4_000 {
-            for (namespace, queue) in services::queues() {
-                if self.services.session(&namespace, &queue).is_none() {
-                    self.attach(&namespace, &queue);
-                }
-            }
-            let mut services = std::mem::take(&mut self.services);
-            services.serve_well(self);
-            self.services = services;
-            self.advance(Duration::from_millis(700));
-            if invariants::all_closed(self) {
-                return;
-            }
-        }
-        panic!(
-            "{}: something never ends:\n{}{}",
-            self.line(),
-            invariants::still_open(self),
-            self.story()
-        );
-    }
-
-    /// The line that reproduces this run.
+impl Failure {
+    /// The line that reproduces it.
     pub fn line(&self) -> String {
         format!(
-            "reproduce with ORCHESTRION_SIM_SEED={} cargo test -p orchestrion-tests --test simulation",
-            self.seed
+            "make sim SEED={}   # {}: {}",
+            self.seed, self.invariant, self.what
+        )
+    }
+}
+
+type Outcome<T> = Result<T, (&'static str, String)>;
+
+/// Runs the world of a seed to its end, with what that seed brings.
+pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
+    run_with(seed, Profile::of_seed(seed))
+}
+
+/// Runs the world of a seed to its end.
+pub fn run_with(seed: u64, profile: Profile) -> Result<Report, Box<Failure>> {
+    tell(seed, profile, STORY_LINES_MAX).0
+}
+
+/// Runs the world of a seed to its end, and tells its story.
+pub fn tell(
+    seed: u64,
+    profile: Profile,
+    lines_max: usize,
+) -> (Result<Report, Box<Failure>>, String) {
+    let _quiet = quiet::of_kills();
+    let mut stage = Stage::new(seed, profile);
+    stage.world.remember(lines_max);
+    let outcome = stage.run();
+    VirtualSleeps::leave_this_thread();
+    let story = stage.world.story();
+    let outcome = match outcome {
+        Ok(()) => Ok(stage.report()),
+        Err((invariant, what)) => Err(Box::new(Failure {
+            seed,
+            invariant,
+            story: format!("{story}\n{}", stage.journals(&what)),
+            what,
+        })),
+    };
+    (outcome, story)
+}
+
+/// A world under way.
+struct Stage {
+    profile: Profile,
+    /// Chance of the engine's side: faults, batches, time.
+    dice: Dice,
+    world: World,
+    sleeps: VirtualSleeps,
+    executor: Executor,
+    with: Surrounded,
+    life: Option<Life>,
+    lives: u64,
+    begin_at: Timestamp,
+    /// An engine that was believed dead.
+    zombie: Option<Life>,
+    observer: Observer,
+    invariants: Vec<Box<dyn Invariant>>,
+    asked: Vec<String>,
+    arrived: Vec<(String, String, String)>,
+    held: Vec<(Run, MutableState)>,
+    /// The disk has no whole indexes until the engine has rebuilt them.
+    indexes_lost: bool,
+    /// Two engines have written to the shards since this life began.
+    contested: bool,
+    steps: u32,
+}
+
+impl Stage {
+    fn new(seed: u64, profile: Profile) -> Self {
+        let mut dice = Dice::new(seed);
+        let executor = Executor::new(dice.seed());
+        let sleeps = VirtualSleeps::rule_this_thread(EPOCH);
+        let world = Shared::new(dice.seed(), executor.spawner());
+        let disk = SimDisk::default();
+        let tenants = found(&world, &disk, dice.seed());
+        *world.tenants.borrow_mut() = tenants;
+        let with = Surrounded {
+            disk,
+            model: SimModel::new(dice.seed()),
+            receivers: SimReceivers::new(dice.seed()),
+        };
+        if !profile.outside {
+            world.faults.set(false);
+            with.model.behave();
+            with.receivers.behave();
+        }
+        let mut stage = Self {
+            profile,
+            dice,
+            world,
+            sleeps,
+            executor,
+            with,
+            life: None,
+            lives: 0,
+            begin_at: EPOCH,
+            zombie: None,
+            observer: Observer::default(),
+            invariants: invariants::all(),
+            asked: Vec::new(),
+            arrived: Vec::new(),
+            held: Vec::new(),
+            indexes_lost: false,
+            contested: false,
+            steps: 0,
+        };
+        stage.populate();
+        stage
+    }
+
+    fn populate(&mut self) {
+        let world = &self.world;
+        for _ in 0..2 {
+            world.spawn(clients::call(world.clone()));
+        }
+        let mut number = 0;
+        for tenant in world.tenants.borrow().iter() {
+            let namespace = &tenant.namespace;
+            for _ in 0..2 {
+                number += 1;
+                world.spawn(workers::of_scripts(
+                    world.clone(),
+                    namespace.clone(),
+                    number,
+                ));
+                for queue in script::ACTIVITY_QUEUES {
+                    world.spawn(workers::of_activities(
+                        world.clone(),
+                        namespace.clone(),
+                        queue.to_owned(),
+                        number,
+                    ));
+                }
+            }
+            for (id, _) in &tenant.services {
+                world.spawn(services::serve(
+                    world.clone(),
+                    namespace.clone(),
+                    id.clone(),
+                ));
+            }
+        }
+    }
+
+    fn run(&mut self) -> Outcome<()> {
+        self.look()?;
+        while self.steps < self.profile.steps {
+            self.step(true)?;
+        }
+        self.settle()?;
+        for _ in 0..DRAIN_STEPS_MAX {
+            self.step(false)?;
+            if self.steps.is_multiple_of(16) && self.is_settled() {
+                break;
+            }
+            if self.steps.is_multiple_of(64) {
+                self.push_on();
+            }
+        }
+        self.check(
+            |invariant, view| invariant.of_everything(view),
+            &News::default(),
+            &[],
+        )?;
+        self.check(
+            |invariant, view| invariant.at_the_end(view),
+            &News::default(),
+            &[],
         )
     }
 
-    pub(crate) fn say(&mut self, what: &str) {
-        self.log.push(format!(
-            "{:>9.3} {what}",
-            self.now.since(EPOCH).as_secs_f64()
-        ));
+    /// Faults stop: whoever was ill is well.
+    fn settle(&mut self) -> Outcome<()> {
+        self.world.say(|| "faults stop".to_owned());
+        self.world.faults.set(false);
+        self.world.asking.set(false);
+        self.with.model.behave();
+        self.with.receivers.behave();
+        self.with.disk.heal();
+        self.zombie = None;
+        Ok(())
     }
 
-    /// What happened, the last part of it.
-    pub fn story(&self) -> String {
-        self.log[self.log.len().saturating_sub(60)..].join("\n")
+    fn is_settled(&self) -> bool {
+        use orchestrion_history::store::KeyRange;
+        use orchestrion_proto::prost::Message as _;
+        use orchestrion_proto::v1::OutboxEntry;
+        use orchestrion_proto::v1::outbox_entry::Outcome as Delivery;
+        if self.observer.open().next().is_some() {
+            return false;
+        }
+        let range = KeyRange::outbox(orchestrion_history::ids::ShardId::REGISTRY);
+        let outbox = self.with.disk.contents().scan(&range, usize::MAX, false);
+        outbox.unwrap().entries.iter().all(|(_, value)| {
+            OutboxEntry::decode(&value[..]).is_ok_and(|entry| entry.outcome() != Delivery::Pending)
+        })
     }
 
-    /// Event ids that the outbox was told of.
-    pub fn sent(&self) -> Vec<String> {
-        self.recorder.sent.lock().unwrap().clone()
+    /// Scripts that wait for signals get them.
+    fn push_on(&mut self) {
+        let Some(door) = self.world.door() else {
+            return;
+        };
+        let open: Vec<(Run, String)> = (self.observer.open())
+            .filter(|(_, shadow)| shadow.state.workflow_type == script::TYPE)
+            .map(|(run, shadow)| (run.clone(), shadow.state.workflow_id.clone()))
+            .collect();
+        for ((namespace, run_id), id) in open {
+            let target = Target {
+                namespace,
+                workflow_id: WorkflowId::parse(&id).unwrap(),
+                run_id: Some(run_id),
+            };
+            let signal = SignalWorkflow {
+                name: script::SIGNAL.to_owned(),
+                input: Some(script::text("push")),
+                ..SignalWorkflow::default()
+            };
+            let handle = door.handle.clone();
+            self.world.spawn(async move {
+                let _ = handle
+                    .request(target, Request::Signal(Box::new(signal)))
+                    .await;
+            });
+        }
     }
-}
 
-fn answer_now<T>(mut answer: oneshot::Receiver<T>) -> Result<T, oneshot::error::TryRecvError> {
-    answer.try_recv()
-}
-
-/// One to six tasks, each depending on some of those before it.
-fn random_plan(dice: &mut Dice) -> Plan {
-    let count = 1 + dice.roll(6) as usize;
-    let mut tasks: Vec<PlanTask> = Vec::new();
-    for n in 1..=count {
-        let mut input = Map::new();
-        let mut depends_on = Vec::new();
-        input.insert("n".to_owned(), json!(n));
-        for earlier in &tasks {
-            if dice.roll(3) == 0 {
-                input.insert(
-                    format!("from_{}", earlier.id),
-                    Value::String(format!("${}.value", earlier.id)),
-                );
-                depends_on.push(earlier.id.clone());
+    fn step(&mut self, faults: bool) -> Outcome<()> {
+        self.steps += 1;
+        self.executor.run();
+        self.asked = self.with.model.look();
+        self.arrived = self.with.receivers.look();
+        let mut jump = None;
+        if faults {
+            let world = self.world.clone();
+            let say = |what: String| world.say(|| what);
+            match strike(&mut self.dice, &self.profile, &self.with.disk, say) {
+                Strike::None => {}
+                Strike::Kill { power } => self.kill(power)?,
+                Strike::Flip(key) => self.observer.damaged(&key),
+                Strike::Jump(seconds) => jump = Some(Duration::from_secs(seconds)),
             }
         }
-        let service = services::NAMES[dice.roll(services::NAMES.len() as u64) as usize];
-        tasks.push(PlanTask {
-            id: format!("task{n}"),
-            service: service.to_owned(),
-            service_name: service.to_owned(),
-            revertible: service != "s_plain",
-            input,
-            depends_on,
-        });
+        let worked = self.engine()?;
+        self.undead()?;
+        self.executor.run();
+        self.look()?;
+        if let Some(by) = jump {
+            self.world.say(|| format!("the clock jumps by {by:?}"));
+            self.pass(self.world.now().plus(by));
+        } else if !worked || self.dice.roll(8) == 0 {
+            self.time_passes();
+        }
+        Ok(())
     }
-    Plan {
-        task_zero: Map::new(),
-        tasks,
-        parallel_groups: Vec::new(),
+
+    /// The engine takes some calls and commits, or starts. Answers whether there was something to do.
+    fn engine(&mut self) -> Outcome<bool> {
+        let now = self.world.now();
+        if self.life.is_none() {
+            if self.begin_at > now {
+                return Ok(false);
+            }
+            self.begin()?;
+            return Ok(true);
+        }
+        let life = self.life.as_mut().unwrap();
+        let max = match self.dice.roll(3) {
+            0 => 1,
+            1 => 1 + self.dice.roll(6) as usize,
+            _ => usize::MAX,
+        };
+        let calls: Vec<Call> = life.calls.try_iter().take(max).collect();
+        let is_due = life.core.idle_for(now) == Some(Duration::ZERO);
+        if calls.is_empty() && !is_due {
+            return Ok(false);
+        }
+        self.round(calls)?;
+        Ok(true)
+    }
+
+    fn round(&mut self, calls: Vec<Call>) -> Outcome<()> {
+        let now = self.world.now();
+        let Some(life) = &mut self.life else {
+            return Ok(());
+        };
+        let round = catch_unwind(AssertUnwindSafe(|| {
+            life.core.round(now, calls.into_iter());
+        }));
+        match round {
+            Ok(()) => Ok(()),
+            Err(cause) if cause.is::<Killed>() => {
+                let power = self.dice.roll(2) == 0;
+                self.kill(power)?;
+                self.zombie = None; // It ended in the middle of something.
+                Ok(())
+            }
+            Err(cause) => Err(("no_panic", quiet::text(&*cause))),
+        }
+    }
+
+    /// The process is gone, wherever it stood.
+    fn kill(&mut self, power: bool) -> Outcome<()> {
+        let Some(life) = self.life.take() else {
+            return Ok(());
+        };
+        self.world
+            .say(|| format!("life {} ends, power cut: {power}", life.number));
+        *self.world.door.borrow_mut() = None;
+        self.executor.end(Owner::Process(life.number));
+        // A kill does not take back what was written; a power cut does.
+        let lost = power && self.with.disk.cut_power();
+        if !power && self.dice.roll(4) == 0 {
+            self.zombie = Some(life);
+        }
+        if self.dice.per_mille(self.profile.lost_indexes) && !lost && !self.indexes_lost {
+            self.look()?;
+            self.world.say(|| "the indexes are lost".to_owned());
+            self.with.disk.contents().drop_indexes().unwrap();
+            self.indexes_lost = true;
+        } else if lost && !self.indexes_lost {
+            self.anew()?;
+        }
+        let pause = match self.dice.roll(4) {
+            0 => self.dice.roll(120_000),
+            _ => self.dice.roll(2_000),
+        };
+        self.begin_at = self.world.now().plus(Duration::from_millis(pause));
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Outcome<()> {
+        self.lives += 1;
+        self.contested = false;
+        let (number, seed) = (self.lives, self.dice.seed());
+        let begun = catch_unwind(AssertUnwindSafe(|| {
+            Life::begin(&self.world, &self.with, number, seed)
+        }));
+        let again = self.world.now().plus(Duration::from_millis(500));
+        match begun {
+            Ok(Ok(life)) => {
+                self.world.say(|| format!("life {number} begins"));
+                self.life = Some(life);
+                if std::mem::take(&mut self.indexes_lost) {
+                    self.anew()?;
+                }
+                self.look()?;
+                self.check(
+                    |invariant, view| invariant.of_everything(view),
+                    &News::default(),
+                    &[],
+                )
+            }
+            Ok(Err(error)) => {
+                self.world
+                    .say(|| format!("life {number} does not begin: {error}"));
+                self.executor.end(Owner::Process(number));
+                self.begin_at = again;
+                Ok(())
+            }
+            Err(cause) if cause.is::<Killed>() => {
+                self.world
+                    .say(|| format!("life {number} ends at its beginning"));
+                self.executor.end(Owner::Process(number));
+                *self.world.door.borrow_mut() = None;
+                self.begin_at = again;
+                if self.dice.roll(2) == 0 && self.with.disk.cut_power() && !self.indexes_lost {
+                    self.anew()?;
+                }
+                Ok(())
+            }
+            Err(cause) => Err(("no_panic", quiet::text(&*cause))),
+        }
+    }
+
+    /// An engine that was believed dead goes on for a moment: its shards are another's by now.
+    fn undead(&mut self) -> Outcome<()> {
+        let Some(mut zombie) = self.zombie.take() else {
+            return Ok(());
+        };
+        if self.life.is_none() {
+            self.zombie = Some(zombie);
+            return Ok(());
+        }
+        self.contested = true;
+        self.world
+            .say(|| format!("life {} is not dead", zombie.number));
+        let now = self.world.now();
+        let calls: Vec<Call> = zombie.calls.try_iter().collect();
+        let round = catch_unwind(AssertUnwindSafe(|| {
+            zombie.core.round(now, calls.into_iter());
+        }));
+        match round {
+            Ok(()) => {
+                if self.dice.roll(6) > 0 {
+                    self.zombie = Some(zombie);
+                }
+                Ok(())
+            }
+            Err(cause) if cause.is::<Killed>() => Ok(()),
+            Err(cause) => Err(("no_panic", quiet::text(&*cause))),
+        }
+    }
+
+    fn time_passes(&mut self) {
+        let now = self.world.now();
+        let engine = match &self.life {
+            Some(life) => life.core.idle_for(now).map(|idle| now.plus(idle)),
+            None => Some(self.begin_at),
+        };
+        let next = [self.sleeps.next(), engine].into_iter().flatten().min();
+        let late = match self.dice.roll(3) {
+            0 => Duration::from_millis(self.dice.roll(50)),
+            _ => Duration::from_nanos(self.dice.roll(1_000_000)),
+        };
+        let next = next.unwrap_or(now).max(now);
+        self.pass(next.plus(late));
+    }
+
+    fn pass(&mut self, to: Timestamp) {
+        let by = to.since(self.world.now());
+        self.world.clock.advance(by);
+        self.sleeps.advance_to(to);
+    }
+
+    /// Everything that became visible is folded, and every invariant is asked; now and then the engine as well, what it holds.
+    fn look(&mut self) -> Outcome<()> {
+        let touched = self.fold(Vec::new())?;
+        // An engine whose shards another took over does not know it before its next commit.
+        if self.dice.roll(3) > 0 || self.with.disk.is_armed() || self.contested {
+            return Ok(());
+        }
+        let held = self.inspect(&touched)?;
+        self.fold(held).map(|_| ())
+    }
+
+    /// Answers the runs that changed.
+    fn fold(&mut self, held: Vec<(Run, MutableState)>) -> Outcome<BTreeSet<Run>> {
+        let written = self.with.disk.look();
+        if self.indexes_lost {
+            return Ok(BTreeSet::new()); // Until they are whole again, everything is looked at anew.
+        }
+        let mut news = News::default();
+        for commit in &written {
+            for op in commit.batch.shards.iter().flat_map(|write| &write.ops) {
+                self.observer
+                    .see(self.with.disk.contents(), op.clone(), &mut news)
+                    .map_err(|what| ("replay", what))?;
+            }
+        }
+        // What came in the round of the question itself is newer than its answer.
+        self.held = held;
+        self.held.retain(|(run, _)| !news.touched.contains(run));
+        self.check(
+            |invariant, view| invariant.after_step(view),
+            &news,
+            &written,
+        )?;
+        self.held.clear();
+        Ok(news.touched)
+    }
+
+    /// Everything is looked at anew: the disk is not what it was.
+    fn anew(&mut self) -> Outcome<()> {
+        self.with.disk.look();
+        let news = self
+            .observer
+            .begin_again(self.with.disk.contents())
+            .map_err(|what| ("replay", what))?;
+        for invariant in &mut self.invariants {
+            invariant.begin_again();
+        }
+        self.check(|invariant, view| invariant.after_step(view), &news, &[])
+    }
+
+    /// Some of the runs that a step touched, as the engine has them.
+    fn inspect(&mut self, touched: &BTreeSet<Run>) -> Outcome<Vec<(Run, MutableState)>> {
+        let runs: Vec<(Run, String)> = (touched.iter().take(2))
+            .filter_map(|run| {
+                let shadow = self.observer.runs.get(run)?;
+                Some((run.clone(), shadow.state.workflow_id.clone()))
+            })
+            .collect();
+        let mut held = Vec::new();
+        for (run, id) in runs {
+            let Ok(workflow_id) = WorkflowId::parse(&id) else {
+                continue;
+            };
+            let (reply, mut answer) = oneshot::channel();
+            let target = Target {
+                namespace: run.0.clone(),
+                workflow_id,
+                run_id: Some(run.1),
+            };
+            held.clear(); // The round of this question may change the run of the last.
+            self.round(vec![Call::Inspect { target, reply }])?;
+            if let Ok(Ok(state)) = answer.try_recv() {
+                held.push((run, *state));
+            }
+        }
+        Ok(held)
+    }
+
+    fn check(
+        &mut self,
+        ask: impl Fn(&mut dyn Invariant, &View<'_>) -> invariants::Check,
+        news: &News,
+        written: &[Written],
+    ) -> Outcome<()> {
+        let mut ledger = self.world.ledger.borrow_mut();
+        if let Some((invariant, what)) = ledger.complaints.pop() {
+            return Err((invariant, what));
+        }
+        let told = std::mem::take(&mut ledger.news);
+        let view = View {
+            observer: &self.observer,
+            ledger: &ledger,
+            news,
+            written,
+            told: &told,
+            held: &self.held,
+            asked: &self.asked,
+            arrived: &self.arrived,
+        };
+        for invariant in &mut self.invariants {
+            ask(&mut **invariant, &view).map_err(|what| (invariant.name(), what))?;
+        }
+        self.asked.clear();
+        self.arrived.clear();
+        Ok(())
+    }
+
+    /// The journals of the runs that a text names.
+    fn journals(&self, text: &str) -> String {
+        let words: Vec<&str> = text
+            .split(|c: char| !(c.is_ascii_alphanumeric() || "/.-".contains(c)))
+            .collect();
+        let named = self.observer.runs.iter().filter(|(run, shadow)| {
+            words.contains(&shadow.state.workflow_id.as_str())
+                || words.contains(&run.1.to_string().as_str())
+        });
+        let stories = named.map(|((namespace, run_id), shadow)| {
+            let records = shadow.records.iter().map(|record| {
+                let seconds = Timestamp(record.at()).since(EPOCH).as_secs_f64();
+                let number = record.event().map_or(0, |event| event.event_id);
+                format!("{seconds:>10.3} {number:>4} {}", record.type_name())
+            });
+            let lines: Vec<String> = records.collect();
+            let last = lines.len().saturating_sub(60);
+            let id = &shadow.state.workflow_id;
+            format!(
+                "{id} of {namespace}, run {run_id}:\n{}",
+                lines[last..].join("\n")
+            )
+        });
+        stories.collect::<Vec<_>>().join("\n")
+    }
+
+    fn report(&self) -> Report {
+        let records = self
+            .observer
+            .runs
+            .values()
+            .flat_map(|shadow| &shadow.records);
+        Report {
+            digest: self.observer.digest(),
+            steps: self.steps,
+            commits: self.with.disk.commits(),
+            lives: self.lives,
+            seen: records.map(|record| record.type_name()).collect(),
+        }
     }
 }

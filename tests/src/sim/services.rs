@@ -1,288 +1,261 @@
-//! Simulated services: they take tasks on sessions, and answer well, badly, late, twice, or not at all.
+//! Services of orchestrations, as orra's SDKs are: a connection with a window of slots, results remembered by idempotency key and sent again
+//! until they are acknowledged. Their answers go the engine's own way (`api/work`).
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
-use orchestrion::engine::call::{Call, Poller};
-use orchestrion::engine::{CallError, Dispatch, SessionId, Target};
-use orchestrion::orchestration::submission::{json_payload, json_payloads};
-use orchestrion::orchestration::{ABORT_FAILURE_TYPE, LATE_RESULT_SIGNAL, REVERT_ID_PREFIX};
+use orchestrion::api::work::answering::{Answering, Settled};
+use orchestrion::api::work::locate::is_revert;
+use orchestrion::api::work::{Assignment, Attempt, Outcome, Said, key};
+use orchestrion::engine::Dispatch;
+use orchestrion::orchestration::COMPENSATION_HEADER;
+use orchestrion::registry::ids::execution_id;
+use orchestrion::seams;
 use orchestrion_history::ids::{Namespace, TaskQueueName};
-use orchestrion_history::request::{
-    ActivityRef, CompleteActivity, FailActivity, Rejection, ReportActivityProgress, Request,
-    SignalWorkflow,
-};
-use orchestrion_proto::temporal::api::common::v1::Payloads;
-use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
-use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
 
-use super::World;
+use super::shared::{Door, World};
+use super::workers::{let_go, take};
 
-/// The services of each tenant.
-pub const NAMES: [&str; 3] = ["s_plain", "s_red", "s_blue"];
+/// What a handler came to: by idempotency key, the same whenever it is asked.
+#[derive(Debug, Clone)]
+struct Verdict(Outcome);
 
-/// The tenants.
-pub fn namespace(n: u64) -> Namespace {
-    Namespace::parse(format!("p_{n}")).unwrap()
-}
-
-/// Every queue there is.
-pub fn queues() -> Vec<(Namespace, String)> {
-    (0..2)
-        .flat_map(|n| {
-            NAMES
-                .iter()
-                .map(move |name| (namespace(n), (*name).to_owned()))
-        })
-        .collect()
-}
-
-pub(super) fn attach_call(
-    namespace: &Namespace,
-    queue: &str,
-    window: u32,
-) -> (
-    Call,
-    oneshot::Receiver<SessionId>,
-    mpsc::UnboundedReceiver<Dispatch>,
-) {
-    let (reply, answer) = oneshot::channel();
-    let (tasks_tx, tasks) = mpsc::unbounded_channel();
-    let call = Call::Attach {
-        namespace: Some(namespace.clone()),
-        queue: TaskQueueName::parse(queue).unwrap(),
-        poller: Poller {
-            identity: format!("sim {queue}"),
-            window,
-            tasks: tasks_tx,
-        },
-        reply,
-    };
-    (call, answer, tasks)
-}
-
-struct Connected {
-    session: SessionId,
-    tasks: mpsc::UnboundedReceiver<Dispatch>,
-}
-
-#[derive(Default)]
-pub(super) struct Services {
-    connected: BTreeMap<(Namespace, String), Connected>,
-    /// What was taken and not answered; its session may be gone.
-    unanswered: Vec<(Option<SessionId>, Dispatch)>,
-}
-
-impl Services {
-    pub(super) fn session(&self, namespace: &Namespace, queue: &str) -> Option<SessionId> {
-        self.connected
-            .get(&(namespace.clone(), queue.to_owned()))
-            .map(|c| c.session)
-    }
-
-    pub(super) fn gain(
-        &mut self,
-        namespace: &Namespace,
-        queue: &str,
-        session: SessionId,
-        tasks: mpsc::UnboundedReceiver<Dispatch>,
-    ) {
-        self.connected.insert(
-            (namespace.clone(), queue.to_owned()),
-            Connected { session, tasks },
-        );
-    }
-
-    pub(super) fn lose(&mut self, namespace: &Namespace, queue: &str) {
-        if let Some(lost) = self
-            .connected
-            .remove(&(namespace.clone(), queue.to_owned()))
-        {
-            self.forget_session(lost.session);
-        }
-    }
-
-    pub(super) fn lose_all_sessions(&mut self) {
-        self.connected.clear();
-        for (session, _) in &mut self.unanswered {
-            *session = None;
-        }
-    }
-
-    fn forget_session(&mut self, lost: SessionId) {
-        for (session, _) in &mut self.unanswered {
-            if *session == Some(lost) {
-                *session = None;
-            }
-        }
-    }
-
-    fn receive(&mut self) {
-        for connected in self.connected.values_mut() {
-            while let Ok(dispatch) = connected.tasks.try_recv() {
-                self.unanswered.push((Some(connected.session), dispatch));
-            }
-        }
-    }
-
-    /// Answers one task somehow.
-    pub(super) fn serve(&mut self, world: &mut World) {
-        self.receive();
-        if self.unanswered.is_empty() {
-            return;
-        }
-        let index = world.dice.roll(self.unanswered.len() as u64) as usize;
-        let outcome = world.dice.roll(20);
-        let (session, dispatch) = self.unanswered[index].clone();
-        match outcome {
-            0..=9 => self.answer(world, index, |d| succeed(d, false)),
-            10..=12 => self.answer(world, index, fail),
-            13 => self.answer(world, index, abort),
-            14 => {
-                // An answer that comes twice: the second must change nothing.
-                self.answer(world, index, |d| succeed(d, false));
-                ask(world, &dispatch, succeed(&dispatch, true));
-            }
-            15 => {
-                let update = json_payload(&json!({"progress": 50}));
-                let activity = ActivityRef::Scheduled(dispatch.scheduled_event_id);
-                let request = Request::ReportActivityProgress(Box::new(ReportActivityProgress {
-                    activity,
-                    update,
-                }));
-                ask(world, &dispatch, request);
-            }
-            // Stalls: the slot is free again, the answer may come much later.
-            16 => {
-                if let Some(session) = session {
-                    self.unanswered[index].0 = None;
-                    world.round(vec![Call::Release { session }]);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Answers everything, rightly.
-    pub(super) fn serve_well(&mut self, world: &mut World) {
-        self.receive();
-        while !self.unanswered.is_empty() {
-            self.answer(world, 0, |d| succeed(d, false));
-        }
-    }
-
-    fn answer(
-        &mut self,
-        world: &mut World,
-        index: usize,
-        request: impl FnOnce(&Dispatch) -> Request,
-    ) {
-        let (session, dispatch) = self.unanswered.remove(index);
-        let request = request(&dispatch);
-        world.say(&format!(
-            "{} answers {} of {}",
-            dispatch.activity_type, dispatch.activity_id, dispatch.workflow_id
-        ));
-        let refused = ask(world, &dispatch, request.clone());
-        if refused && is_success(&request) && !dispatch.activity_id.starts_with(REVERT_ID_PREFIX) {
-            late_result(world, &dispatch, &request);
-        }
-        if let Some(session) = session {
-            world.round(vec![Call::Release { session }]);
-        }
+impl Said for Verdict {
+    fn outcome(&self, _to: &Assignment, _default_ttl: Duration) -> Outcome {
+        self.0.clone()
     }
 }
 
-fn is_success(request: &Request) -> bool {
-    matches!(request, Request::CompleteActivity(_))
+/// One service of one tenant.
+pub struct Service {
+    world: World,
+    namespace: Namespace,
+    id: String,
+    /// Successes, by idempotency key: the handler is not run twice for one.
+    done: RefCell<BTreeMap<String, Verdict>>,
+    /// Which connection is up.
+    connection: RefCell<Option<(u64, u64)>>,
 }
 
-/// As the socket does it: a result whose activity has closed goes on as a signal.
-fn late_result(world: &mut World, dispatch: &Dispatch, request: &Request) {
-    let Request::CompleteActivity(complete) = request else {
+/// Connects, works, loses its connection and connects again, for ever.
+pub async fn serve(world: World, namespace: Namespace, id: String) {
+    let service = Rc::new(Service {
+        world: world.clone(),
+        namespace,
+        id,
+        done: RefCell::default(),
+        connection: RefCell::default(),
+    });
+    loop {
+        let door = world.open_door().await;
+        connection(&service, &door).await;
+        *service.connection.borrow_mut() = None;
+        world
+            .pause(if world.mishap(100) { 90_000 } else { 1_500 })
+            .await;
+    }
+}
+
+async fn connection(service: &Rc<Service>, door: &Door) {
+    let world = &service.world;
+    let queue = TaskQueueName::parse(&service.id).expect("a service's id names a queue");
+    let window = 1 + world.roll(2) as u32;
+    let attached = door.handle.attach(
+        Some(service.namespace.clone()),
+        queue,
+        format!("service {}", service.id),
+        window,
+    );
+    let Ok(mut session) = attached.await else {
         return;
     };
-    let result: Value = read(complete.result.as_ref());
-    let signal = SignalWorkflow {
-        name: LATE_RESULT_SIGNAL.to_owned(),
-        input: Some(json_payloads(
-            &json!({"task": dispatch.activity_id, "result": result}),
-        )),
-        request_id: format!("late-{}-{}", dispatch.activity_id, dispatch.attempt),
-        ..Default::default()
-    };
-    ask(world, dispatch, Request::Signal(Box::new(signal)));
-}
-
-fn read(payloads: Option<&Payloads>) -> Value {
-    payloads
-        .and_then(|p| p.payloads.first())
-        .and_then(|p| serde_json::from_slice(&p.data).ok())
-        .unwrap_or(Value::Null)
-}
-
-/// Asks; `true` if the activity was not there any more.
-fn ask(world: &mut World, dispatch: &Dispatch, request: Request) -> bool {
-    let target = Target {
-        namespace: dispatch.namespace.clone(),
-        workflow_id: dispatch.workflow_id.clone(),
-        run_id: Some(dispatch.run_id),
-    };
-    matches!(
-        world.ask(target, request),
-        Some(Err(CallError::Rejected(Rejection::NotFound { .. })))
-    )
-}
-
-fn succeed(dispatch: &Dispatch, second: bool) -> Request {
-    let result = if dispatch.activity_id.starts_with(REVERT_ID_PREFIX) {
-        json!({"status": "completed"})
-    } else {
-        let task = json!({"value": format!("{}{}", dispatch.activity_id, if second { " again" } else { "" })});
-        json!({"task": task, "compensation": {"data": {"originalTask": read(dispatch.input.as_ref()), "taskResult": task}, "ttl": 86_400_000}})
-    };
-    Request::CompleteActivity(Box::new(CompleteActivity {
-        activity: ActivityRef::Scheduled(dispatch.scheduled_event_id),
-        result: Some(json_payloads(&result)),
-        identity: "sim".to_owned(),
-    }))
-}
-
-fn failure(dispatch: &Dispatch, info: ApplicationFailureInfo) -> Request {
-    Request::FailActivity(Box::new(FailActivity {
-        activity: ActivityRef::Scheduled(dispatch.scheduled_event_id),
-        failure: Failure {
-            message: "no".to_owned(),
-            failure_info: Some(FailureInfo::ApplicationFailureInfo(info)),
-            ..Default::default()
-        },
-        identity: "sim".to_owned(),
-        last_heartbeat: None,
-    }))
-}
-
-fn fail(dispatch: &Dispatch) -> Request {
-    failure(
-        dispatch,
-        ApplicationFailureInfo {
-            r#type: "ServiceError".to_owned(),
-            ..Default::default()
-        },
-    )
-}
-
-fn abort(dispatch: &Dispatch) -> Request {
-    if dispatch.activity_id.starts_with(REVERT_ID_PREFIX) {
-        return fail(dispatch);
+    world.say(|| format!("{} connects with {window} slots", service.id));
+    *service.connection.borrow_mut() = Some((door.life, session.id.0));
+    loop {
+        let patience = Duration::from_millis(1 + world.roll(20_000));
+        match seams::timeout(patience, session.tasks.recv()).await {
+            Some(Some(dispatch)) => {
+                if dispatch.namespace != service.namespace {
+                    let what =
+                        format!("{} got a task of {}", service.namespace, dispatch.namespace);
+                    world.complain("namespaces", what);
+                }
+                take(world, &dispatch, door.life, Some(session.id.0));
+                let (service, session) = (service.clone(), session.id);
+                world.spawn(async move {
+                    handle(&service, dispatch, session.0).await;
+                });
+            }
+            // The engine is gone.
+            Some(None) => return,
+            None => {}
+        }
+        if world.mishap(60) {
+            world.say(|| format!("{} loses its connection", service.id));
+            release_all(service, door.life, session.id.0);
+            return door.handle.detach(session.id);
+        }
     }
-    failure(
-        dispatch,
-        ApplicationFailureInfo {
-            r#type: ABORT_FAILURE_TYPE.to_owned(),
-            non_retryable: true,
-            details: Some(json_payloads(&json!({"why": "sim"}))),
-            ..Default::default()
-        },
-    )
+}
+
+/// What the connection held goes back.
+fn release_all(service: &Service, life: u64, session: u64) {
+    let mut ledger = service.world.ledger.borrow_mut();
+    ledger
+        .holders
+        .retain(|_, held| held.life != life || held.session != Some(session));
+}
+
+async fn handle(service: &Rc<Service>, dispatch: Dispatch, session: u64) {
+    let world = &service.world;
+    let has_context = (dispatch.header.as_ref())
+        .is_some_and(|header| header.fields.contains_key(COMPENSATION_HEADER));
+    let revert = is_revert(&dispatch.activity_type, has_context);
+    let attempt = Attempt {
+        execution_id: execution_id(
+            dispatch.run_id,
+            dispatch.scheduled_event_id,
+            dispatch.attempt,
+            revert,
+        ),
+        idempotency_key: key::of_dispatch(&dispatch, revert),
+    };
+    let known = Assignment::of(&dispatch, revert);
+    let began = service.connection.borrow().map(|(life, _)| life);
+    if world.mishap(30) {
+        // The handler hangs; its slot is given up.
+        world.say(|| format!("{} hangs", dispatch.activity_id));
+        world.pause(30_000).await;
+        if let Some(door) = world.door() {
+            if Some(door.life) == began {
+                door.handle.release(orchestrion::engine::SessionId(session));
+            }
+        }
+        return;
+    }
+    world
+        .pause(if world.mishap(50) { 12_000 } else { 400 })
+        .await;
+    let remembered = service.done.borrow().get(&attempt.idempotency_key).cloned();
+    let verdict = match remembered {
+        Some(verdict) => verdict,
+        None => {
+            let verdict = judge(world, &dispatch, revert);
+            if matches!(verdict.0, Outcome::Completed(_)) {
+                service
+                    .done
+                    .borrow_mut()
+                    .insert(attempt.idempotency_key.clone(), verdict.clone());
+            }
+            verdict
+        }
+    };
+    answer(service, &dispatch, &attempt, &known, &verdict).await;
+    if world.mishap(50) {
+        // Its acknowledgement got lost.
+        world.pause(2_000).await;
+        answer(service, &dispatch, &attempt, &known, &verdict).await;
+    }
+    if let Some(door) = world.door()
+        && *service.connection.borrow() == Some((door.life, session))
+    {
+        door.handle.release(orchestrion::engine::SessionId(session));
+    }
+}
+
+fn judge(world: &World, dispatch: &Dispatch, revert: bool) -> Verdict {
+    if revert {
+        if world.mishap(120) {
+            return failed(world, "the revert failed");
+        }
+        let status = match world.mishap(60) {
+            true => "partial",
+            false => "completed",
+        };
+        return Verdict(Outcome::Completed(
+            json!({"status": status}).to_string().into_bytes(),
+        ));
+    }
+    if world.mishap(60) {
+        let payload = json!({"why": "simulated"}).to_string();
+        return Verdict(Outcome::Aborted(payload.into_bytes()));
+    }
+    if world.mishap(150) {
+        return failed(world, "the service failed");
+    }
+    let input: Value = dispatch
+        .input
+        .as_ref()
+        .and_then(|input| serde_json::from_slice(&input.payloads.first()?.data).ok())
+        .unwrap_or(Value::Null);
+    let task = json!({"value": dispatch.activity_id});
+    let result = json!({
+        "task": task,
+        "compensation": {"data": {"originalTask": input, "taskResult": task}, "ttl": 86_400_000},
+    });
+    Verdict(Outcome::Completed(result.to_string().into_bytes()))
+}
+
+fn failed(world: &World, text: &str) -> Verdict {
+    Verdict(Outcome::Failed {
+        text: text.to_owned(),
+        permanent: world.mishap(200),
+    })
+}
+
+/// Offers an answer until the engine has taken or refused it, over whatever connection there is.
+async fn answer(
+    service: &Rc<Service>,
+    dispatch: &Dispatch,
+    attempt: &Attempt,
+    known: &Assignment,
+    verdict: &Verdict,
+) {
+    let world = &service.world;
+    let life = world.door().map(|door| door.life);
+    loop {
+        let door = world.open_door().await;
+        if world.mishap(40) {
+            world.pause(5_000).await; // The frame got lost, or its acknowledgement.
+        }
+        let mark = world.ledger.borrow_mut().mark("a service's answer");
+        let clock = Arc::new(world.clock.clone());
+        let answering = Answering {
+            handle: door.handle.clone(),
+            clock,
+            namespace: service.namespace.clone(),
+            service_id: service.id.clone(),
+            identity: mark.clone(),
+            wire: "simulation",
+            patience: Duration::from_secs(2),
+            default_ttl: Duration::from_secs(86_400),
+        };
+        // Another connection remembers nothing of the attempt, and finds it by its key.
+        let known = (Some(door.life) == life && world.roll(4) > 0).then(|| known.clone());
+        let settled = answering.answer(attempt, known, verdict).await;
+        world.say(|| {
+            let id = &dispatch.activity_id;
+            format!("{id} of {}: {settled:?}", dispatch.workflow_id)
+        });
+        let mut ledger = world.ledger.borrow_mut();
+        match settled {
+            // It may have been noted before, by another answer.
+            Settled::Noted => ledger.settled(&mark, false),
+            Settled::Refused => {
+                ledger.refused(&mark);
+                ledger.settled(&mark, true);
+            }
+            Settled::NotNow => ledger.settled(&mark, false),
+        }
+        drop(ledger);
+        if settled != Settled::NotNow {
+            let_go(world, dispatch);
+            return;
+        }
+        world.pause(1_000).await;
+    }
 }

@@ -292,6 +292,12 @@ impl Core {
         }
     }
 
+    /// Somebody else may have written to any run: all of them are read again when they are needed.
+    pub(in crate::engine) fn forget_everything(&mut self) {
+        self.executions.clear();
+        self.current.clear();
+    }
+
     /// Keeps the longest unused runs on disk only.
     pub(super) fn evict(&mut self) {
         if self.executions.len() <= self.options.cached_executions_max {
@@ -304,7 +310,8 @@ impl Core {
             .collect();
         let keep = (self.options.cached_executions_max * 9 / 10).max(1);
         let leave = used.len() - keep;
-        used.select_nth_unstable_by_key(leave, |(last_used, _)| *last_used);
+        // By name where the use is the same: the same calls give the same journals.
+        used.select_nth_unstable(leave);
         let leaving: Vec<RunKey> = used
             .drain(..leave)
             .map(|(_, run)| run)

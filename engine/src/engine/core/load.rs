@@ -6,7 +6,7 @@ use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp, WorkflowId}
 use orchestrion_history::record::Record;
 use orchestrion_history::request::Rejection;
 use orchestrion_history::state::{MutableState, Status};
-use orchestrion_history::store::{Key, KeyRange, StoreError, read_entry};
+use orchestrion_history::store::{Key, KeyRange, StoreError, StoreErrorKind, read_entry};
 use orchestrion_history::{apply, snapshot};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::v1::{CurrentRun, RunHead};
@@ -136,9 +136,7 @@ impl Core {
                 relist: false,
                 last_used: self.rounds,
             }),
-            Err(FoldError::Store(error))
-                if error.kind != orchestrion_history::store::StoreErrorKind::Corrupt =>
-            {
+            Err(FoldError::Store(error)) if error.kind != StoreErrorKind::Corrupt => {
                 Err(error.into())
             }
             Err(damage) => Err(self.quarantine(shard, target, run_id, head, &damage)),
@@ -190,7 +188,14 @@ impl Core {
             shard,
             namespace: namespace.clone(),
             run_id,
-        })?;
+        });
+        let kept = match kept {
+            Err(error) if error.kind == StoreErrorKind::Corrupt => {
+                tracing::warn!(%error, "a snapshot is damaged: its run's journal is folded whole");
+                None
+            }
+            kept => kept?,
+        };
         let mut state = kept
             .and_then(|bytes| snapshot::decode(&bytes))
             .unwrap_or_default();

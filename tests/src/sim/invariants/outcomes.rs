@@ -1,0 +1,179 @@
+//! Each attempt has one outcome: an activity closes once, an attempt fails once and starts once, a workflow task and a timer end once, and
+//! a script that completes returns what its code says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use orchestrion_history::record::Record;
+use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as A;
+use orchestrion_proto::v1::note;
+
+use super::super::ledger::Run;
+use super::super::script::{self, Placed};
+use super::{Check, Invariant, View};
+
+/// What was seen of every run.
+#[derive(Default)]
+pub(super) struct Outcomes {
+    runs: BTreeMap<Run, Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// Activities, workflow tasks and timers that are over, by the event that began them.
+    over: BTreeSet<i64>,
+    /// Attempts that a worker has, by scheduling event.
+    started: BTreeMap<i64, i32>,
+    failed: BTreeSet<(i64, i32)>,
+    /// Activities whose next attempt waits for its time.
+    backing_off: BTreeSet<i64>,
+    fires: BTreeMap<i64, i64>,
+    wanted: Option<String>,
+}
+
+impl Seen {
+    fn once(&mut self, began: i64, what: &str) -> Check {
+        match self.over.insert(began) {
+            true => Ok(()),
+            false => Err(format!("{what} of event {began} ends twice")),
+        }
+    }
+
+    fn record(&mut self, record: &Record) -> Check {
+        match record {
+            Record::Event(event) => {
+                let at = event
+                    .event_time
+                    .as_ref()
+                    .map_or(0, |t| t.seconds * 1_000_000_000 + i64::from(t.nanos));
+                match &event.attributes {
+                    Some(attributes) => self.event(event.event_id, at, attributes),
+                    None => Ok(()),
+                }
+            }
+            Record::Note(note) => match &note.kind {
+                Some(kind) => self.note(kind),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn event(&mut self, id: i64, at: i64, attributes: &A) -> Check {
+        match attributes {
+            A::WorkflowExecutionStartedEventAttributes(a) => {
+                let input = a.input.as_ref().and_then(|input| input.payloads.first());
+                let placed = input.and_then(|p| serde_json::from_slice::<Placed>(&p.data).ok());
+                self.wanted = placed.map(|placed| placed.script.result(&placed.place));
+                Ok(())
+            }
+            A::WorkflowExecutionCompletedEventAttributes(a) => {
+                let result = script::read(a.result.as_ref());
+                match &self.wanted {
+                    Some(wanted) if result.as_ref() != Some(wanted) => Err(format!(
+                        "it returned {result:?}, its script says {wanted:?}"
+                    )),
+                    _ => Ok(()),
+                }
+            }
+            A::ActivityTaskCompletedEventAttributes(a) => {
+                self.once(a.scheduled_event_id, "the activity")
+            }
+            A::ActivityTaskFailedEventAttributes(a) => {
+                self.once(a.scheduled_event_id, "the activity")
+            }
+            A::ActivityTaskTimedOutEventAttributes(a) => {
+                self.once(a.scheduled_event_id, "the activity")
+            }
+            A::ActivityTaskCanceledEventAttributes(a) => {
+                self.once(a.scheduled_event_id, "the activity")
+            }
+            A::WorkflowTaskCompletedEventAttributes(a) => {
+                self.once(a.scheduled_event_id, "the workflow task")
+            }
+            A::WorkflowTaskFailedEventAttributes(a) => {
+                self.once(a.scheduled_event_id, "the workflow task")
+            }
+            A::WorkflowTaskTimedOutEventAttributes(a) => {
+                self.once(a.scheduled_event_id, "the workflow task")
+            }
+            A::TimerStartedEventAttributes(a) => {
+                let wait = a.start_to_fire_timeout.unwrap_or_default();
+                let nanos = wait.seconds * 1_000_000_000 + i64::from(wait.nanos);
+                self.fires.insert(id, at + nanos);
+                Ok(())
+            }
+            A::TimerFiredEventAttributes(a) => {
+                self.once(a.started_event_id, "the timer")?;
+                match self.fires.get(&a.started_event_id) {
+                    Some(due) if at < *due => Err(format!(
+                        "the timer of event {} fired {} ns early",
+                        a.started_event_id,
+                        due - at
+                    )),
+                    Some(_) => Ok(()),
+                    None => Err("a timer fired that nobody started".to_owned()),
+                }
+            }
+            A::TimerCanceledEventAttributes(a) => self.once(a.started_event_id, "the timer"),
+            _ => Ok(()),
+        }
+    }
+
+    fn note(&mut self, kind: &note::Kind) -> Check {
+        match kind {
+            note::Kind::ActivityAttemptStarted(a) => {
+                let event = a.scheduled_event_id;
+                match self.started.insert(event, a.attempt) {
+                    Some(running) if running == a.attempt => Err(format!(
+                        "attempt {} of event {event} is started while it runs",
+                        a.attempt
+                    )),
+                    _ => Ok(()),
+                }
+            }
+            note::Kind::ActivityAttemptFailed(a) => {
+                self.started.remove(&a.scheduled_event_id);
+                self.backing_off.insert(a.scheduled_event_id);
+                match self.failed.insert((a.scheduled_event_id, a.attempt)) {
+                    true => Ok(()),
+                    false => Err(format!(
+                        "attempt {} of event {} fails twice",
+                        a.attempt, a.scheduled_event_id
+                    )),
+                }
+            }
+            note::Kind::ActivityAttemptReturned(a) => {
+                let event = a.scheduled_event_id;
+                let waited = self.backing_off.remove(&event);
+                match self.started.remove(&event).is_some() || waited {
+                    true => Ok(()),
+                    false => Err(format!(
+                        "attempt {} of event {event} returns from nobody",
+                        a.attempt
+                    )),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Invariant for Outcomes {
+    fn name(&self) -> &'static str {
+        "outcomes"
+    }
+
+    fn after_step(&mut self, view: &View<'_>) -> Check {
+        for (run, record) in &view.news.records {
+            let seen = self.runs.entry(run.clone()).or_default();
+            seen.record(record).map_err(|why| {
+                let id = &view.observer.runs[run].state.workflow_id;
+                format!("{id}: {why}")
+            })?;
+        }
+        Ok(())
+    }
+
+    fn begin_again(&mut self) {
+        self.runs.clear();
+    }
+}
