@@ -154,13 +154,28 @@ async fn begin(world: &World, tenant: &Tenant, id: String, start: StartWorkflow,
     if world.roll(3) == 0 {
         // The same once more: it is the same run, or another has come since.
         let again = ask(world, &target, &request).await;
-        if let Ok(again) = again
-            && again.run_id != accepted.run_id
-        {
-            let what = format!("{id} was started twice by one request");
-            world.complain("acknowledged", what);
+        match again {
+            Ok(again) if again.run_id != accepted.run_id => {
+                let what = format!("{id} was started twice by one request");
+                world.complain("acknowledged", what);
+            }
+            Err(Missed::Said(CallError::Rejected(why))) if is_newest(world, &target, &accepted) => {
+                let what = format!("{id} was acknowledged, and the same start is refused: {why}");
+                world.complain("acknowledged", what);
+            }
+            _ => {}
         }
     }
+}
+
+fn is_newest(world: &World, target: &Target, accepted: &Accepted) -> bool {
+    let Some(door) = world.door() else {
+        return false;
+    };
+    let newest = door
+        .handle
+        .current_run(&target.namespace, &target.workflow_id);
+    newest == Ok(Some(accepted.run_id))
 }
 
 async fn start_script(world: &World, tenant: &Tenant) {

@@ -114,11 +114,11 @@ pub fn strike(dice: &mut Dice, profile: &Profile, disk: &SimDisk, say: impl Fn(S
         say(format!("{reads} reads fail"));
         disk.set_unreadable(reads);
     }
-    if dice.per_mille(profile.flips) {
-        if let Some(key) = flip(dice, disk) {
-            say(format!("a bit flips in {key}"));
-            return Strike::Flip(key);
-        }
+    if dice.per_mille(profile.flips)
+        && let Some(key) = flip(dice, disk)
+    {
+        say(format!("a bit flips in {key}"));
+        return Strike::Flip(key);
     }
     if dice.per_mille(profile.jumps) {
         return Strike::Jump(1 + dice.roll(400));

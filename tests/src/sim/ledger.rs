@@ -63,10 +63,8 @@ pub struct Ledger {
     pub executions: BTreeMap<String, Wanted>,
     /// By tenant, run and scheduling event.
     pub holders: BTreeMap<(Namespace, RunId, i64), Held>,
-    /// Plannings: by orchestration, how often the model was asked.
-    pub asked_models: Vec<String>,
-    /// Webhooks that arrived: URL, event id, body.
-    pub delivered: Vec<(String, String, String)>,
+    /// Workflow ids that somebody was told are out of service.
+    pub quarantined: BTreeSet<String>,
     /// What somebody outside saw that must not be.
     pub complaints: Vec<(&'static str, String)>,
 }

@@ -172,6 +172,7 @@ struct Stage {
     held: Vec<(Run, MutableState)>,
     /// The disk has no whole indexes until the engine has rebuilt them.
     indexes_lost: bool,
+    restarted: bool,
     /// Two engines have written to the shards since this life began.
     contested: bool,
     steps: u32,
@@ -213,6 +214,7 @@ impl Stage {
             arrived: Vec::new(),
             held: Vec::new(),
             indexes_lost: false,
+            restarted: false,
             contested: false,
             steps: 0,
         };
@@ -445,6 +447,7 @@ impl Stage {
         self.lives += 1;
         self.contested = false;
         let (number, seed) = (self.lives, self.dice.seed());
+        let healthy = !self.with.disk.is_armed();
         let begun = catch_unwind(AssertUnwindSafe(|| {
             Life::begin(&self.world, &self.with, number, seed)
         }));
@@ -457,11 +460,14 @@ impl Stage {
                     self.anew()?;
                 }
                 self.look()?;
+                self.restarted = healthy;
                 self.check(
                     |invariant, view| invariant.of_everything(view),
                     &News::default(),
                     &[],
-                )
+                )?;
+                self.restarted = false;
+                Ok(())
             }
             Ok(Err(error)) => {
                 self.world
@@ -633,6 +639,7 @@ impl Stage {
             held: &self.held,
             asked: &self.asked,
             arrived: &self.arrived,
+            restarted: self.restarted,
         };
         for invariant in &mut self.invariants {
             ask(&mut **invariant, &view).map_err(|what| (invariant.name(), what))?;

@@ -243,6 +243,12 @@ impl Observer {
         }
     }
 
+    /// Whether some run of this workflow id, or of a relative's, is damaged.
+    pub fn is_torn(&self, workflow_id: &str) -> bool {
+        let mut torn = self.torn_families.iter();
+        torn.any(|(_, family)| family == root(workflow_id))
+    }
+
     /// Runs that have not ended, and of whose family none is damaged.
     pub fn open(&self) -> impl Iterator<Item = (&Run, &Shadow)> {
         self.runs.iter().filter(|(run, shadow)| {

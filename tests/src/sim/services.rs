@@ -130,10 +130,10 @@ async fn handle(service: &Rc<Service>, dispatch: Dispatch, session: u64) {
         // The handler hangs; its slot is given up.
         world.say(|| format!("{} hangs", dispatch.activity_id));
         world.pause(30_000).await;
-        if let Some(door) = world.door() {
-            if Some(door.life) == began {
-                door.handle.release(orchestrion::engine::SessionId(session));
-            }
+        if let Some(door) = world.door()
+            && Some(door.life) == began
+        {
+            door.handle.release(orchestrion::engine::SessionId(session));
         }
         return;
     }
@@ -241,17 +241,12 @@ async fn answer(
             let id = &dispatch.activity_id;
             format!("{id} of {}: {settled:?}", dispatch.workflow_id)
         });
-        let mut ledger = world.ledger.borrow_mut();
-        match settled {
-            // It may have been noted before, by another answer.
-            Settled::Noted => ledger.settled(&mark, false),
-            Settled::Refused => {
-                ledger.refused(&mark);
-                ledger.settled(&mark, true);
-            }
-            Settled::NotNow => ledger.settled(&mark, false),
+        if settled == Settled::Refused {
+            world.ledger.borrow_mut().refused(&mark);
         }
-        drop(ledger);
+        // What was noted may have been so before, by another answer.
+        let known = settled == Settled::Refused;
+        world.ledger.borrow_mut().settled(&mark, known);
         if settled != Settled::NotNow {
             let_go(world, dispatch);
             return;

@@ -12,7 +12,7 @@ use orchestrion_history::ids::{Namespace, Timestamp};
 
 use super::dice::Dice;
 use super::executor::{Owner, Spawner};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, is_refusal};
 
 /// When every world begins.
 pub const EPOCH: Timestamp = Timestamp(1_700_000_000_000_000_000);
@@ -175,15 +175,16 @@ impl Shared {
             Some(Err(error)) => Err(Missed::Said(error)),
             None => Err(Missed::Lost),
         };
-        if twice {
-            // A second copy was under way; nobody waits for its answer.
-            if let Ok(door) = self.door().ok_or(()) {
-                let second = seams::timeout(PATIENCE, ask(door.handle)).await;
-                if !matches!(second, Some(Err(ref error)) if super::ledger::is_refusal(error))
-                    && answer.is_err()
-                {
-                    return Err(Missed::Lost);
-                }
+        if let Err(Missed::Said(CallError::Quarantined { workflow_id, .. })) = &answer {
+            let mut ledger = self.ledger.borrow_mut();
+            ledger.quarantined.insert(workflow_id.clone());
+        }
+        if twice && let Some(door) = self.door() {
+            // A second copy was under way; its answer says nothing but that it may have been taken.
+            let second = seams::timeout(PATIENCE, ask(door.handle)).await;
+            let refused = matches!(&second, Some(Err(error)) if is_refusal(error));
+            if !refused && answer.is_err() {
+                return Err(Missed::Lost);
             }
         }
         if self.mishap(15) {

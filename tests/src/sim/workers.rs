@@ -369,7 +369,7 @@ async fn turn(world: &World, handle: &Handle, task: WorkflowTaskDispatch, own: &
             done.reply,
             Reply::Done | Reply::Updates { discarded: false, .. }
         ));
-        let discarded = matches!(&said, Ok(_)) && !kept;
+        let discarded = said.is_ok() && !kept;
         let run = kept.then(|| (task.namespace.clone(), task.run_id));
         match discarded {
             true => world.ledger.borrow_mut().settled(&mark, false),

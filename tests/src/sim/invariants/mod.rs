@@ -55,6 +55,8 @@ pub struct View<'a> {
     pub held: &'a [(Run, MutableState)],
     /// What the model was asked in the last step.
     pub asked: &'a [String],
+    /// The engine has just started, and its disk did all it was asked to.
+    pub restarted: bool,
     /// Webhooks that arrived in the last step: URL, event id, body.
     pub arrived: &'a [(String, String, String)],
 }

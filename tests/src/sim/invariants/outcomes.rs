@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orchestrion_history::record::Record;
+use orchestrion_history::state::Stage;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes as A;
 use orchestrion_proto::v1::note;
 
@@ -28,6 +29,7 @@ struct Seen {
     backing_off: BTreeSet<i64>,
     fires: BTreeMap<i64, i64>,
     wanted: Option<String>,
+    signals: BTreeSet<String>,
 }
 
 impl Seen {
@@ -113,6 +115,14 @@ impl Seen {
                     None => Err("a timer fired that nobody started".to_owned()),
                 }
             }
+            A::WorkflowExecutionSignaledEventAttributes(a) => {
+                match script::read(a.input.as_ref()).filter(|text| text.starts_with('#')) {
+                    Some(mark) if !self.signals.insert(mark.clone()) => {
+                        Err(format!("signal {mark} arrived twice"))
+                    }
+                    _ => Ok(()),
+                }
+            }
             A::TimerCanceledEventAttributes(a) => self.once(a.started_event_id, "the timer"),
             _ => Ok(()),
         }
@@ -169,6 +179,26 @@ impl Invariant for Outcomes {
                 let id = &view.observer.runs[run].state.workflow_id;
                 format!("{id}: {why}")
             })?;
+        }
+        Ok(())
+    }
+
+    /// Connections end with the process that held them: every attempt that a service had is back in its queue.
+    fn of_everything(&mut self, view: &View<'_>) -> Check {
+        if !view.restarted {
+            return Ok(());
+        }
+        for (_, shadow) in view.observer.open() {
+            let services = shadow.state.activities.values();
+            let lost = services
+                .filter(|activity| activity.task_queue.starts_with("s_"))
+                .find(|activity| matches!(activity.stage, Stage::Started { .. }));
+            if let Some(activity) = lost {
+                return Err(format!(
+                    "{} of {} is still with a service that is gone",
+                    activity.activity_id, shadow.state.workflow_id
+                ));
+            }
         }
         Ok(())
     }

@@ -23,6 +23,12 @@ impl Invariant for Replay {
                 return Err(format!("{id} in memory is not its journal: {difference}"));
             }
         }
+        let whole = |id: &&String| !view.observer.is_torn(id);
+        if let Some(id) = view.ledger.quarantined.iter().find(whole) {
+            return Err(format!(
+                "{id} is out of service, and its journals are whole"
+            ));
+        }
         for run in &view.news.touched {
             let Some(shadow) = view.observer.runs.get(run) else {
                 continue;
