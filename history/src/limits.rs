@@ -7,6 +7,12 @@ pub struct Limits {
     pub history_events_max: i64,
     /// Bytes of a history; at the limit the run is terminated with the reason.
     pub history_bytes_max: u64,
+    /// Events in a history from which on the operator is warned.
+    pub history_events_warn: i64,
+    /// Bytes of a history from which on the operator is warned.
+    pub history_bytes_warn: u64,
+    /// Bytes that one request may add to a history before the operator is warned.
+    pub request_bytes_warn: u64,
     /// Bytes of a run's notes (attempts, heartbeats, progress updates); at the limit the run ends with the reason.
     pub note_bytes_max: u64,
     /// Bytes of one activity result.
@@ -50,6 +56,9 @@ impl Default for Limits {
         Self {
             history_events_max: 51_200,
             history_bytes_max: 50 * 1024 * 1024,
+            history_events_warn: 10_240,
+            history_bytes_warn: 10 * 1024 * 1024,
+            request_bytes_warn: 512 * 1024,
             note_bytes_max: 50 * 1024 * 1024,
             // orra's clients may send results of 10 MiB, and a revertible service sends its result twice.
             result_bytes_max: 24 * 1024 * 1024,

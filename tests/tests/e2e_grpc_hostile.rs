@@ -4,14 +4,16 @@
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use orchestrion_proto::temporal::api::common::v1::WorkflowType;
-use orchestrion_proto::temporal::api::enums::v1::TaskQueueType;
+use orchestrion_proto::temporal::api::common::v1::{WorkflowExecution, WorkflowType};
+use orchestrion_proto::temporal::api::enums::v1::{HistoryEventFilterType, TaskQueueType};
+use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
 use orchestrion_proto::temporal::api::workflowservice::v1::{
-    DescribeTaskQueueRequest, DescribeTaskQueueResponse, PollWorkflowTaskQueueRequest,
-    PollWorkflowTaskQueueResponse, StartWorkflowExecutionRequest,
+    DescribeTaskQueueRequest, DescribeTaskQueueResponse, GetWorkflowExecutionHistoryRequest,
+    GetWorkflowExecutionHistoryResponse, PollWorkflowTaskQueueRequest,
+    PollWorkflowTaskQueueResponse, SignalWorkflowExecutionRequest, StartWorkflowExecutionRequest,
 };
-use orchestrion_tests::engine::Engine;
+use orchestrion_tests::engine::{Engine, Launch};
 use prost::Message as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -221,24 +223,119 @@ async fn a_thousand_waiting_polls_cost_next_to_nothing() {
     // The time of a processor, so a busy machine does not matter: the housekeeping of five idle seconds, and no more.
     assert!(used < 0.25, "{POLLS} waiting polls used {used:.2} s in 5 s");
     assert_eq!(polls.len(), POLLS, "none was answered");
+    start(&channels[0], "wakes-one", &queue(POLLS / 2)).await;
+    let woken = polls.join_next().await.unwrap().unwrap().unwrap();
+    let task = PollWorkflowTaskQueueResponse::decode(woken).unwrap();
+    assert_eq!(task.workflow_execution.unwrap().workflow_id, "wakes-one");
+    assert_eq!(polls.len(), POLLS - 1, "the others still wait");
+}
+
+fn execution() -> Option<WorkflowExecution> {
+    Some(WorkflowExecution {
+        workflow_id: "w".to_owned(),
+        run_id: String::new(),
+    })
+}
+
+async fn start(channel: &Channel, id: &str, queue: &str) {
     let start = StartWorkflowExecutionRequest {
         namespace: "default".to_owned(),
-        workflow_id: "wakes-one".to_owned(),
+        workflow_id: id.to_owned(),
         workflow_type: Some(WorkflowType {
             name: "any".to_owned(),
         }),
         task_queue: Some(TaskQueue {
-            name: queue(POLLS / 2),
+            name: queue.to_owned(),
             ..Default::default()
         }),
         ..Default::default()
     };
     let start = start.encode_to_vec().into();
-    send(&channels[0], "StartWorkflowExecution", start)
+    send(channel, "StartWorkflowExecution", start)
         .await
         .unwrap();
-    let woken = polls.join_next().await.unwrap().unwrap().unwrap();
-    let task = PollWorkflowTaskQueueResponse::decode(woken).unwrap();
-    assert_eq!(task.workflow_execution.unwrap().workflow_id, "wakes-one");
-    assert_eq!(polls.len(), POLLS - 1, "the others still wait");
+}
+
+async fn signal(channel: &Channel) -> Result<Bytes, Status> {
+    let signal = SignalWorkflowExecutionRequest {
+        namespace: "default".to_owned(),
+        workflow_execution: execution(),
+        signal_name: "s".to_owned(),
+        ..Default::default()
+    };
+    let signal = signal.encode_to_vec().into();
+    send(channel, "SignalWorkflowExecution", signal).await
+}
+
+async fn metric(engine: &Engine, line: &str) -> bool {
+    let url = format!("{}/metrics", engine.url());
+    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+    text.lines().any(|found| found == line)
+}
+
+#[tokio::test]
+async fn limits_are_settings_and_who_reaches_one_is_told_and_counted() {
+    let engine = Launch::dev()
+        .set("limits.signals_max", 3)
+        .set("limits.history_events_warn", 4)
+        .start()
+        .await;
+    let channel = channel(&engine).await;
+    start(&channel, "w", "nobody").await;
+    for _ in 0..3 {
+        signal(&channel).await.unwrap();
+    }
+    let refused = signal(&channel).await.unwrap_err();
+    assert!(refused.message().contains("3 "), "{refused}");
+    assert!(
+        metric(
+            &engine,
+            r#"orchestrion_limits_reached_total{limit="signals"} 1"#
+        )
+        .await
+    );
+    let warning = r#"orchestrion_limit_warnings_total{limit="history_events_warn"} 1"#;
+    assert!(metric(&engine, warning).await);
+    assert!(engine.log().contains("a run grows large"));
+}
+
+#[tokio::test]
+async fn a_run_whose_history_is_full_ends_with_the_reason() {
+    let engine = Launch::dev()
+        .set("limits.history_events_max", 10)
+        .start()
+        .await;
+    let channel = channel(&engine).await;
+    start(&channel, "w", "nobody").await;
+    // Started, scheduled, and these: the tenth ends it.
+    for _ in 0..8 {
+        signal(&channel).await.unwrap();
+    }
+    let closed = signal(&channel).await.unwrap_err();
+    assert_eq!(closed.code(), Code::NotFound, "{closed}");
+    let request = GetWorkflowExecutionHistoryRequest {
+        namespace: "default".to_owned(),
+        execution: execution(),
+        history_event_filter_type: HistoryEventFilterType::CloseEvent.into(),
+        ..Default::default()
+    };
+    let request = request.encode_to_vec().into();
+    let answer = send(&channel, "GetWorkflowExecutionHistory", request).await;
+    let answer = GetWorkflowExecutionHistoryResponse::decode(answer.unwrap()).unwrap();
+    let last = answer.history.unwrap().events.pop().unwrap();
+    let Some(Attributes::WorkflowExecutionTerminatedEventAttributes(end)) = last.attributes else {
+        panic!("{last:?}")
+    };
+    assert!(
+        end.reason.contains("history limit reached"),
+        "{}",
+        end.reason
+    );
+    assert!(
+        metric(
+            &engine,
+            r#"orchestrion_limits_reached_total{limit="history"} 1"#
+        )
+        .await
+    );
 }

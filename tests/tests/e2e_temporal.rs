@@ -57,7 +57,9 @@ async fn rust_sdk(file: &str) {
 fn from_setup(variable: &str, in_cache: &str) -> PathBuf {
     let Some(path) = std::env::var_os(variable) else {
         let home = std::env::var_os("HOME").expect("HOME is set");
-        return PathBuf::from(home).join(".cache/orchestrion").join(in_cache);
+        return PathBuf::from(home)
+            .join(".cache/orchestrion")
+            .join(in_cache);
     };
     PathBuf::from(path)
 }

@@ -19,6 +19,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use orchestrion_history::limits::Limits;
+
 pub use self::sources::{ConfigError, Sources};
 pub use self::table::{names, variables};
 use crate::orchestration::Options;
@@ -87,6 +89,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// The gRPC server.
     pub grpc: GrpcSettings,
+    /// What one run may hold.
+    pub limits: Limits,
     /// The sockets of services.
     pub sockets: SocketSettings,
     /// Deliveries of webhooks.
@@ -367,6 +371,7 @@ impl Default for Settings {
                 message_bytes_max: 4 * 1024 * 1024,
                 compress_above_bytes: 16 * 1024,
             },
+            limits: Limits::default(),
             sockets: SocketSettings {
                 window: 1,
                 app_ping_interval: 54 * SECOND,

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use orchestrion_history::limits::Limits;
+
 use super::{LogFormat, Secret, Settings, duration};
 
 /// No duration of a setting is shorter.
@@ -22,6 +24,17 @@ enum Field {
     Duration(fn(&mut Settings) -> &mut Duration),
     OptionalDuration(fn(&mut Settings) -> &mut Option<Duration>),
     Count(fn(&mut Settings) -> &mut u32, u32, u32),
+    /// How to read it, how to set it, and its bounds.
+    Limit(
+        #[cfg_attr(
+            not(test),
+            expect(dead_code, reason = "the operators' guide is held against it")
+        )]
+        fn(&Limits) -> u64,
+        fn(&mut Limits, u64),
+        u64,
+        u64,
+    ),
     Factor(fn(&mut Settings) -> &mut f64),
     /// From 0 to 1.
     Share(fn(&mut Settings) -> &mut f64),
@@ -55,6 +68,7 @@ impl Setting {
             Field::Duration(_) | Field::OptionalDuration(_) => {
                 format!("{}, at least 1ms", duration::ACCEPTS)
             }
+            Field::Limit(.., min, max) => format!("a whole number from {min} to {max}"),
             Field::Count(_, min, max) => format!("a whole number from {min} to {max}"),
             Field::Factor(_) => "a number from 1 to 1000".to_owned(),
             Field::Share(_) => "a number from 0 to 1".to_owned(),
@@ -77,6 +91,11 @@ impl Setting {
         match self.field {
             Field::Duration(field) => *field(settings) = some_time(text)?,
             Field::OptionalDuration(field) => *field(settings) = Some(some_time(text)?),
+            Field::Limit(_, set, min, max) => {
+                let value = text.parse().ok();
+                let value = value.filter(|value| (min..=max).contains(value))?;
+                set(&mut settings.limits, value);
+            }
             Field::Count(field, min, max) => {
                 *field(settings) = text
                     .parse()
@@ -140,6 +159,7 @@ impl Setting {
             Field::Duration(field) => short(*field(s)),
             Field::OptionalDuration(field) => field(s).map(short).unwrap_or_default(),
             Field::Count(field, ..) => field(s).to_string(),
+            Field::Limit(get, ..) => get(&s.limits).to_string(),
             Field::Factor(field) | Field::Share(field) => field(s).to_string(),
             Field::Text(field) | Field::Url(field) => texts(field(s)),
             Field::Secret(field) => field(s).as_ref().map(|_| "set").unwrap_or_default().into(),
@@ -216,6 +236,25 @@ const fn known_to_orra(name: &'static str, orra: &'static str, field: Field) -> 
     }
 }
 
+/// A limit of runs.
+macro_rules! limit {
+    ($name:ident, $min:expr, $max:expr) => {
+        setting(
+            concat!("limits.", stringify!($name)),
+            // The bounds fit every type that a limit has.
+            Field::Limit(
+                |l| l.$name as u64,
+                |l, value| l.$name = value as _,
+                $min,
+                $max,
+            ),
+        )
+    };
+}
+
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
 /// All of them.
 #[rustfmt::skip]
 pub(super) const SETTINGS: &[Setting] = &[
@@ -283,6 +322,26 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting("grpc.streams_max", Field::Count(|s| &mut s.grpc.streams_max, 1, 1_000_000)),
     setting("grpc.message_bytes_max", Field::Count(|s| &mut s.grpc.message_bytes_max, 64 * 1024, 1024 * 1024 * 1024)),
     setting("grpc.compress_above_bytes", Field::Count(|s| &mut s.grpc.compress_above_bytes, 0, 1024 * 1024 * 1024)),
+
+    limit!(history_events_max, 10, 10_000_000),
+    limit!(history_bytes_max, 1_024, TIB),
+    limit!(history_events_warn, 1, 10_000_000),
+    limit!(history_bytes_warn, 1_024, TIB),
+    limit!(request_bytes_warn, 1_024, TIB),
+    limit!(note_bytes_max, 1_024, TIB),
+    limit!(result_bytes_max, 1_024, GIB),
+    limit!(command_bytes_max, 1_024, GIB),
+    limit!(pending_activities_max, 1, 1_000_000),
+    limit!(pending_children_max, 1, 1_000_000),
+    limit!(pending_signals_max, 1, 1_000_000),
+    limit!(pending_cancels_max, 1, 1_000_000),
+    limit!(signals_max, 1, 10_000_000),
+    limit!(updates_in_flight_max, 1, 1_000_000),
+    limit!(updates_max, 1, 10_000_000),
+    limit!(buffered_events_max, 1, 1_000_000),
+    limit!(buffered_bytes_max, 1_024, TIB),
+    limit!(suggest_continue_events, 1, 10_000_000),
+    limit!(suggest_continue_bytes, 1_024, TIB),
 
     setting("sockets.window", Field::Count(|s| &mut s.sockets.window, 1, 10_000)),
     setting("sockets.app_ping_interval", Field::Duration(|s| &mut s.sockets.app_ping_interval)),

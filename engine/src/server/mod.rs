@@ -339,6 +339,7 @@ impl Running {
             retention: settings.retention.closed_runs,
             retention_sweep: settings.retention.sweep_interval,
             waiting_mark: settings.tasks.paused_after,
+            limits: settings.limits.clone(),
             ..EngineOptions::default()
         };
         let store_options = RocksStoreOptions {

@@ -13,6 +13,7 @@ mod between;
 mod commit;
 mod hand_out;
 pub(super) mod index;
+mod limits;
 mod load;
 mod queries;
 mod reset;

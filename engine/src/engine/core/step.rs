@@ -6,9 +6,7 @@ use orchestrion_history::ids::{ShardId, TaskQueueName, Timestamp, WorkflowId};
 use orchestrion_history::machines::SearchAttributeCheck;
 use orchestrion_history::outward;
 use orchestrion_history::record::Record;
-use orchestrion_history::request::{
-    Rejection, Reply, Request, RequestCancelWorkflow, TerminateWorkflow,
-};
+use orchestrion_history::request::{Rejection, Reply, Request};
 use orchestrion_history::store::{Key, QueueKind};
 use orchestrion_history::tasks::{self, QueueEntry};
 use orchestrion_history::{Context, apply, decide};
@@ -18,8 +16,8 @@ use crate::engine::handle::CallError;
 use crate::engine::matching::{AttemptKey, QueueKey, Waiting};
 use crate::engine::round::{Round, RunKey};
 
-use super::Core;
 use super::index::queue_value;
+use super::{Core, limits};
 
 impl Core {
     /// Decides a request on a loaded run and applies what comes of it; then the built-in code has its turn.
@@ -53,7 +51,9 @@ impl Core {
                 .map(|known| known as &dyn SearchAttributeCheck),
             ..Context::new(round.now, &self.options.limits)
         };
-        let transition = decide(&execution.state, &context, request)?;
+        let transition =
+            decide(&execution.state, &context, request).inspect_err(limits::refused)?;
+        limits::failed_task(&transition.reply);
         if matches!(
             transition.reply,
             Reply::Updates {
@@ -63,6 +63,7 @@ impl Core {
         ) {
             execution.volatile_start = None; // The task is over, and no record says that it was.
         }
+        let before = limits::Size::of(&execution.state);
         if !transition.records.is_empty() {
             let followed = self
                 .advance(round, run, transition.records)
@@ -71,7 +72,7 @@ impl Core {
                     None => Ok(()),
                 })
                 .and_then(|()| builtin::take_turns(self, round, run))
-                .and_then(|()| self.hold_limits(round, run));
+                .and_then(|()| self.hold_limits(round, run, before));
             if let Err(error) = followed {
                 return Err(self.contradicted(round, run, error));
             }
@@ -92,57 +93,6 @@ impl Core {
         self.set_aside.insert(run.clone(), error.to_string());
         round.poisoned.get_or_insert_with(|| error.to_string());
         error
-    }
-
-    /// A run whose journal has grown to a limit ends, and says why: it never just stops. A built-in run first undoes what it did; at twice
-    /// the limit it is terminated like any other.
-    fn hold_limits(&mut self, round: &mut Round, run: &RunKey) -> Result<(), CallError> {
-        let limits = &self.options.limits;
-        let Some(execution) = self.executions.get(run) else {
-            return Ok(());
-        };
-        let state = &execution.state;
-        let events = state.next_event_id - 1;
-        let over = |times: u64| {
-            events.unsigned_abs() >= limits.history_events_max.unsigned_abs() * times
-                || state.history_bytes >= limits.history_bytes_max * times
-                || state.note_bytes >= limits.note_bytes_max * times
-        };
-        if !over(1) || !state.is_running() {
-            return Ok(());
-        }
-        let reason = format!(
-            "history limit reached: {events} events of {} bytes and {} bytes of notes; at most {}, {} and {} are allowed",
-            state.history_bytes,
-            state.note_bytes,
-            limits.history_events_max,
-            limits.history_bytes_max,
-            limits.note_bytes_max
-        );
-        let gently = execution.interpreter.is_some() && !over(2);
-        if gently && state.cancel_requested.is_some() {
-            return Ok(());
-        }
-        tracing::warn!(workflow_id = %execution.workflow_id, %reason, gently, "a run has grown too large");
-        metrics::counter!("orchestrion_history_limits_total").increment(1);
-        let identity = "orchestrion".to_owned();
-        let request = if gently {
-            Request::RequestCancel(Box::new(RequestCancelWorkflow {
-                reason,
-                identity,
-                ..RequestCancelWorkflow::default()
-            }))
-        } else {
-            Request::Terminate(Box::new(TerminateWorkflow {
-                reason,
-                details: None,
-                identity,
-            }))
-        };
-        let context = Context::new(round.now, limits);
-        let transition = decide(state, &context, &request)?;
-        self.advance(round, run, transition.records)?;
-        builtin::take_turns(self, round, run)
     }
 
     /// Applies records to a run and gathers what follows from them.
