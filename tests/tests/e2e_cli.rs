@@ -223,7 +223,15 @@ async fn mistakes_are_told_apart_from_refusals() {
         unknown.out.is_empty(),
         "errors go to standard error: {unknown:#?}"
     );
+    assert!(unknown.err.contains("`orchestrion ps`"), "{}", unknown.err);
     cli.fails(&["replay", "o_2222222222222222222222"]).await;
+    let address = ["dev", "--http-addr", "0.0.0.0:0"];
+    assert_eq!(
+        cli.fails(&address).await.code,
+        2,
+        "a setting that cannot be right"
+    );
+    assert_eq!(cli.fails(&["server"]).await.code, 2);
     assert_eq!(
         cli.fails(&["verify", "run", "x", "-d", "no colon"])
             .await
@@ -236,6 +244,28 @@ async fn mistakes_are_told_apart_from_refusals() {
 
     drop(engine);
     assert_eq!(cli.fails(&["ps"]).await.code, 3);
+}
+
+#[tokio::test]
+async fn a_server_of_another_version_is_told_of() {
+    let engine = Engine::start().await;
+    let cli = Cli::with_project(&engine).await;
+    let newer = || async { ([("x-orchestrion-version", "99.1.0")], "{}") };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let routes = axum::Router::new().fallback(newer);
+    let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+    let path = cli.config_dir().join("config.json");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace(&engine.url(), &url)).unwrap();
+
+    let said = cli.ok(&["ps"]).await;
+    assert!(
+        said.err.contains("99.1.0") && said.err.contains("0.1.0"),
+        "{said:#?}"
+    );
+    assert!(!said.out.contains("99.1.0"), "for people alone: {said:#?}");
+    server.abort();
 }
 
 #[tokio::test]

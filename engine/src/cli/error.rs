@@ -129,7 +129,26 @@ fn refused(status: u16, refusal: &Refusal) -> String {
     if !param.is_empty() {
         details.push(format!("about {param}"));
     }
-    format!("{said} ({})", details.join(", "))
+    format!("{} ({})", as_commands(said), details.join(", "))
+}
+
+/// A server speaks of routes; whoever reads this has commands.
+fn as_commands(said: &str) -> String {
+    const LIST: &str = "list what there is with GET ";
+    let Some((before, route)) = said.split_once(LIST) else {
+        return said.to_owned();
+    };
+    let command = match route.trim_start_matches("/v1").trim_matches('/') {
+        "orchestrations" => "ps",
+        "compensation-failures" => "comp-fail ls --all",
+        "services" => "services ls",
+        "webhooks" => "webhooks ls",
+        "apikeys" | "keys" => "api-keys ls --all",
+        "groundings" => "grounding ls",
+        "admin/projects" => "projects ls --server <url>",
+        _ => return said.to_owned(),
+    };
+    format!("{before}`orchestrion {command}` shows what there is")
 }
 
 #[cfg(test)]
@@ -152,6 +171,27 @@ mod tests {
             "already there (HTTP 400, Orra:Something, about version)"
         );
         assert_eq!(error.code(), 1);
+    }
+
+    #[test]
+    fn routes_become_commands() {
+        for (said, shown) in [
+            (
+                "unknown orchestration \"o_1\": list what there is with GET /v1/orchestrations",
+                "unknown orchestration \"o_1\": `orchestrion ps` shows what there is",
+            ),
+            (
+                "unknown x: list what there is with GET /compensation-failures",
+                "unknown x: `orchestrion comp-fail ls --all` shows what there is",
+            ),
+            (
+                "unknown x: list what there is with GET /else",
+                "unknown x: list what there is with GET /else",
+            ),
+            ("no", "no"),
+        ] {
+            assert_eq!(as_commands(said), shown);
+        }
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub async fn run(session: &Session, args: InspectArgs) -> Result<(), CliError> {
         text.push_str(&look.paint(
             Tone::Dim,
             &format!(
-                "\n  More:  orchestrion inspect {} -d    orchestrion replay {}\n",
+                "\n  More:  orchestrion inspect {} -d\n         orchestrion replay {}\n",
                 inspection.id, inspection.id
             ),
         ));

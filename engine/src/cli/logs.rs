@@ -148,10 +148,17 @@ fn line(look: &Look, record: &Record, wide: bool) -> String {
         (Some(step), None) => format!("{step} "),
         _ => String::new(),
     };
+    let time = look.precise_clock(record.time);
+    // On a screen a line stays a line.
+    let before = [4, time.chars().count(), about.chars().count()];
+    let before = before.iter().sum::<usize>() + record.name.chars().count() + 6;
+    let room = look.width.map_or(SUMMARY_LENGTH, |width| {
+        usize::from(width).saturating_sub(before)
+    });
     let summary = if wide {
         record.summary.clone()
     } else {
-        cut(&record.summary, SUMMARY_LENGTH)
+        cut(&record.summary, room)
     };
     let tone = match record.name.as_str() {
         name if name.ends_with("Failed") || name.ends_with("TimedOut") => Tone::Bad,
@@ -162,7 +169,7 @@ fn line(look: &Look, record: &Record, wide: bool) -> String {
     format!(
         "{:>4}  {}  {}{}  {summary}\n",
         record.sequence,
-        look.paint(Tone::Dim, &look.precise_clock(record.time)),
+        look.paint(Tone::Dim, &time),
         look.paint(Tone::Strong, &about),
         look.paint(tone, &record.name),
     )

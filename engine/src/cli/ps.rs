@@ -78,6 +78,9 @@ fn listing(look: &Look, all: &Orchestrations, wide: bool) -> String {
     look.table(&columns, rows)
 }
 
+/// Below so many columns of the screen, reverts are told by icon and numbers alone.
+const NARROW: u16 = 100;
+
 /// The action's column.
 const ACTION: usize = 1;
 
@@ -89,7 +92,8 @@ fn row(look: &Look, group: &str, one: &Listed, wide: bool) -> Vec<(Tone, String)
         &one.status
     };
     let (icon, tone) = mark(status);
-    let (undo_tone, undo) = undoing(one.compensation);
+    let narrow = look.width.is_some_and(|width| width < NARROW);
+    let (undo_tone, undo) = undoing(one.compensation, narrow);
     let mut row = vec![
         (Tone::Plain, one.id.clone()),
         (Tone::Plain, cut(&one.action, usize::MAX)),
@@ -104,7 +108,7 @@ fn row(look: &Look, group: &str, one: &Listed, wide: bool) -> Vec<(Tone, String)
 }
 
 /// How far the undoing is: how many tasks are through, of how many that can be undone.
-fn undoing(summary: Option<CompensationSummary>) -> (Tone, String) {
+fn undoing(summary: Option<CompensationSummary>, narrow: bool) -> (Tone, String) {
     let nothing = (Tone::Dim, NOTHING.to_owned());
     let Some(CompensationSummary {
         active,
@@ -115,16 +119,21 @@ fn undoing(summary: Option<CompensationSummary>) -> (Tone, String) {
     else {
         return nothing;
     };
-    if active {
-        let through = completed + failed;
-        (Tone::Active, format!("◎ Active ({through}/{total})"))
+    let (tone, icon, word, number) = if active {
+        (Tone::Active, "◎", "Active", completed + failed)
     } else if failed > 0 {
-        (Tone::Bad, format!("✕ Failed ({failed}/{total})"))
+        (Tone::Bad, "✕", "Failed", failed)
     } else if completed > 0 {
-        (Tone::Good, format!("● Completed ({completed}/{total})"))
+        (Tone::Good, "●", "Completed", completed)
     } else {
-        nothing
-    }
+        return nothing;
+    };
+    let text = if narrow {
+        format!("{icon} {number}/{total}")
+    } else {
+        format!("{icon} {word} ({number}/{total})")
+    };
+    (tone, text)
 }
 
 #[cfg(test)]
@@ -216,18 +225,18 @@ mod tests {
     #[test]
     fn undoing_is_told_only_when_there_was_something_to_undo() {
         let say = |active, total, completed, failed| {
-            undoing(Some(CompensationSummary {
+            let summary = CompensationSummary {
                 active,
                 total,
                 completed,
                 failed,
-            }))
-            .1
+            };
+            undoing(Some(summary), false).1
         };
         assert_eq!(say(true, 3, 0, 0), "◎ Active (0/3)");
         assert_eq!(say(false, 3, 2, 1), "✕ Failed (1/3)");
         assert_eq!(say(false, 3, 3, 0), "● Completed (3/3)");
         assert_eq!(say(false, 3, 0, 0), "─");
-        assert_eq!(undoing(None).1, "─");
+        assert_eq!(undoing(None, false).1, "─");
     }
 }

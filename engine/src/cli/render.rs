@@ -1,12 +1,19 @@
 //! How things look on a terminal: colours, status icons, tables, ages and durations. Pure: a `Look`
 //! says how wide the screen is, what time it is and whether there are colours; a test says it too.
 
+use std::fmt::Write as _;
+
 use comfy_table::{
     Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Table, TableStyle, Width,
 };
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
+
+/// Before the first column.
+const INDENT: usize = 2;
+/// Behind each column.
+const BETWEEN_COLUMNS: usize = 2;
 
 /// What the output is for.
 #[derive(Debug, Clone)]
@@ -131,14 +138,65 @@ impl Look {
         usize::from(width).saturating_sub(others + 5)
     }
 
-    /// A table without lines, indented by two.
+    /// How wide the columns are at least: text broken over lines, everything else whole.
+    fn least(columns: &[Column], rows: &[Vec<(Tone, String)>]) -> usize {
+        let widths = columns.iter().enumerate().map(|(index, column)| {
+            let cells = rows.iter().map(|row| row[index].1.chars().count());
+            let content = cells.max().unwrap_or(0).max(column.title_length());
+            let width = match column.fit {
+                Fit::Whole => content,
+                Fit::Wrap { least } => content.min(least.into()),
+            };
+            width + BETWEEN_COLUMNS
+        });
+        INDENT + widths.sum::<usize>()
+    }
+
+    /// What a table shows, a line for each cell: for screens that no table fits on.
+    fn cards(&self, columns: &[Column], rows: &[Vec<(Tone, String)>], width: usize) -> String {
+        let titles = columns.iter().skip(1).map(Column::title_length);
+        let title = titles.max().unwrap_or(0);
+        let indent = 2 * INDENT + title + BETWEEN_COLUMNS;
+        let room = width.saturating_sub(indent).max(1);
+        let mut text = String::new();
+        for row in rows {
+            let mut cells = columns.iter().zip(row);
+            if let Some((_, (_, id))) = cells.next() {
+                let _ = writeln!(text, "  {}", self.heading(id.trim()));
+            }
+            for (column, (tone, cell)) in cells {
+                if cell.trim().is_empty() || cell == NOTHING {
+                    continue;
+                }
+                for (number, line) in wrapped(cell, room).iter().enumerate() {
+                    let name = if number == 0 { column.title } else { "" };
+                    let name = self.paint(Tone::Dim, &format!("{name:<title$}"));
+                    let _ = writeln!(text, "    {name}  {}", self.paint(*tone, line));
+                }
+            }
+        }
+        text
+    }
+
+    /// A table without lines, indented by two. Where the screen is too narrow for one, the same as a list.
     pub fn table(&self, columns: &[Column], rows: Vec<Vec<(Tone, String)>>) -> String {
+        if let Some(width) = self.width.map(usize::from)
+            && Self::least(columns, &rows) > width
+        {
+            return self.cards(columns, &rows, width);
+        }
+        let longest: Vec<usize> = (0..columns.len())
+            .map(|index| {
+                let cells = rows.iter().map(|row| row[index].1.chars().count());
+                cells.max().unwrap_or(0).max(columns[index].title_length())
+            })
+            .collect();
         let mut table = Table::new();
         table.load_style(TableStyle::new());
         match self.width {
             Some(width) => {
                 table.set_content_arrangement(ContentArrangement::Dynamic);
-                table.set_width(width.saturating_sub(1).max(40));
+                table.set_width(width);
             }
             None => {
                 table.set_content_arrangement(ContentArrangement::Disabled);
@@ -176,9 +234,14 @@ impl Look {
                 shown.set_padding((if index == 0 { 2 } else { 0 }, 2));
                 match column.fit {
                     Fit::Whole => shown.set_constraint(ColumnConstraint::ContentWidth),
-                    Fit::Wrap { least } => shown.set_constraint(ColumnConstraint::LowerBoundary(
-                        Width::Fixed(if self.width.is_some() { least } else { 0 }),
-                    )),
+                    Fit::Wrap { least } => {
+                        // The padding counts here.
+                        let least = longest[index].min(least.into()) + BETWEEN_COLUMNS;
+                        let least = u16::try_from(least).unwrap_or(u16::MAX);
+                        shown.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
+                            if self.width.is_some() { least } else { 0 },
+                        )))
+                    }
                 };
             }
         }
@@ -224,6 +287,32 @@ impl Column {
             fit: Fit::Wrap { least: 16 },
         }
     }
+}
+
+/// The text in lines of at most so many characters, broken between words where that can be done.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let mut rest: Vec<char> = word.chars().collect();
+        let line = lines.last_mut().expect("there is a line");
+        let taken = line.chars().count();
+        if taken > 0 && taken + 1 + rest.len() <= room {
+            line.push(' ');
+            line.extend(rest);
+            continue;
+        }
+        if taken > 0 {
+            lines.push(String::new());
+        }
+        while rest.len() > room {
+            let tail = rest.split_off(room);
+            lines.last_mut().expect("there is a line").extend(rest);
+            lines.push(String::new());
+            rest = tail;
+        }
+        lines.last_mut().expect("there is a line").extend(rest);
+    }
+    lines
 }
 
 /// What an absent thing looks like.
@@ -455,6 +544,63 @@ pub mod tests {
     }
 
     #[test]
+    fn no_line_is_wider_than_the_screen() {
+        let columns = [
+            Column::whole("ID"),
+            Column::text("ACTION"),
+            Column::whole("STATUS"),
+            Column::text("ERROR"),
+        ];
+        let row = |action: &str, error: &str| {
+            vec![
+                (Tone::Plain, "o_2yQ8kZpWn5VtRbXcDfGhJk".into()),
+                (Tone::Plain, action.into()),
+                (Tone::Bad, "⊘ Not Actionable".into()),
+                (Tone::Bad, error.into()),
+            ]
+        };
+        let rows = vec![
+            row(
+                "ship it",
+                "no service is called inventory-of-the-northern-warehouse-2",
+            ),
+            row("ship the order to the customer in Berlin", ""),
+        ];
+        for width in 40..140 {
+            let look = Look {
+                width: Some(width),
+                ..plain()
+            };
+            let text = look.table(&columns, rows.clone());
+            for line in text.lines() {
+                assert!(
+                    line.chars().count() <= width.into(),
+                    "{width} columns:\n{text}"
+                );
+            }
+            assert_eq!(text.matches("o_2yQ8kZpWn5VtRbXcDfGhJk").count(), 2);
+            assert!(text.contains("⊘ Not Actionable"));
+        }
+        let narrow = Look {
+            width: Some(44),
+            ..plain()
+        };
+        assert_eq!(
+            narrow.table(&columns, rows),
+            "  o_2yQ8kZpWn5VtRbXcDfGhJk\n    \
+             ACTION  ship it\n    \
+             STATUS  ⊘ Not Actionable\n    \
+             ERROR   no service is called\n            \
+             inventory-of-the-northern-wareho\n            \
+             use-2\n  \
+             o_2yQ8kZpWn5VtRbXcDfGhJk\n    \
+             ACTION  ship the order to the customer\n            \
+             in Berlin\n    \
+             STATUS  ⊘ Not Actionable\n"
+        );
+    }
+
+    #[test]
     fn a_narrow_table_breaks_text_but_never_an_id() {
         let columns = [
             Column::whole("ID"),
@@ -480,8 +626,8 @@ pub mod tests {
         };
         assert_eq!(
             narrow.table(&columns, rows),
-            "  ID                        ACTION               CREATED\n  \
-             o_2yQ8kZpWn5VtRbXcDfGhJk  ship the order to    just now\n\
+            "  ID                        ACTION             CREATED\n  \
+             o_2yQ8kZpWn5VtRbXcDfGhJk  ship the order to  just now\n\
              \u{20}                           the customer in\n\
              \u{20}                           Berlin\n"
         );

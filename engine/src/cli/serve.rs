@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::error::CliError;
-use crate::server::Mode;
+use crate::server::{Mode, ServerError};
 
 /// The engine's flags. A flag wins over an environment variable, which wins over the settings file.
 #[derive(Debug, Clone, Default, Args)]
@@ -41,9 +41,15 @@ pub struct ServeArgs {
 
 /// Runs the engine until it is told to stop.
 pub async fn serve(mode: Mode, args: ServeArgs) -> Result<(), CliError> {
-    crate::server::run(mode, args)
-        .await
-        .map_err(|e| CliError::Failed(with_causes(&e)))
+    crate::server::run(mode, args).await.map_err(|error| {
+        let text = with_causes(&error);
+        match error {
+            ServerError::Config(_) | ServerError::NotLoopback { .. } | ServerError::NoAdminKey => {
+                CliError::Usage(text)
+            }
+            _ => CliError::Failed(text),
+        }
+    })
 }
 
 /// Parses `host:port`, `address:port`, or `:port` on this machine alone.
