@@ -16,6 +16,7 @@ pub mod large;
 pub mod limits;
 pub mod machines;
 pub mod outward;
+pub mod priority;
 pub mod record;
 pub mod replay;
 pub mod request;

@@ -11,6 +11,7 @@ use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 
 use crate::ids::Timestamp;
 use crate::machines::child::initiated_attributes;
+use crate::priority::inherited;
 use crate::request::{
     ChildClosed, ChildOutcome, ExecutionRef, ParentLink, RequestCancelWorkflow, SignalWorkflow,
     StartWorkflow,
@@ -208,7 +209,7 @@ fn child_start(
             initiated_event_id: id,
         })),
         root: Some(root),
-        priority: initiated.priority,
+        priority: inherited(state.priority.get(), initiated.priority),
         versioning_override: initiated.versioning_override,
         // What the parent says of its child is shown of the child too.
         user_metadata: carried.get().and_then(|event| event.user_metadata),

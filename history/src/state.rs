@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use orchestrion_proto::prost::Message;
-use orchestrion_proto::temporal::api::common::v1::{Header, Payload, Payloads};
+use orchestrion_proto::temporal::api::common::v1::{Header, Payload, Payloads, Priority};
 use orchestrion_proto::temporal::api::enums::v1::WorkflowExecutionStatus;
 use orchestrion_proto::temporal::api::failure::v1::Failure;
 use orchestrion_proto::temporal::api::history::v1::{
@@ -73,6 +73,11 @@ carried!(
     /// A failure, carried.
     CarriedFailure,
     Failure
+);
+carried!(
+    /// A priority, carried.
+    CarriedPriority,
+    Priority
 );
 carried!(
     /// An event without an id, carried.
@@ -146,6 +151,8 @@ pub struct MutableState {
     pub signals: u64,
     /// Whether cancellation was asked for, and by which request.
     pub cancel_requested: Option<String>,
+    /// Of the run; its activities and children inherit what they leave open.
+    pub priority: CarriedPriority,
     /// Memo fields.
     pub memo: BTreeMap<String, CarriedPayload>,
     /// Search attributes.
@@ -381,6 +388,8 @@ pub struct Activity {
     pub heartbeat: i64,
     /// What follows a failure.
     pub retry: Retry,
+    /// As the command says it.
+    pub priority: CarriedPriority,
     /// 1 for the first.
     pub attempt: i32,
     /// When this attempt could first be taken, nanoseconds since the Unix epoch.

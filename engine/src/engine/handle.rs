@@ -16,7 +16,7 @@ use orchestrion_history::store::{
     Key, KeyRange, Op, Store, StoreError, StoreErrorKind, read_entry,
 };
 use orchestrion_proto::prost::Message;
-use orchestrion_proto::temporal::api::common::v1::{Header, Payloads};
+use orchestrion_proto::temporal::api::common::v1::{Header, Payloads, Priority};
 use orchestrion_proto::temporal::api::failure::v1::Failure;
 use orchestrion_proto::v1::{CurrentRun, RunHead, Visibility};
 use tokio::sync::{mpsc, oneshot};
@@ -133,6 +133,8 @@ pub struct Dispatch {
     pub heartbeat: Duration,
     /// What follows a failure.
     pub retry: Retry,
+    /// Its own, with what it leaves open from its workflow.
+    pub priority: Option<Priority>,
 }
 
 /// A run as its journal says.

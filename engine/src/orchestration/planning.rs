@@ -407,6 +407,7 @@ mod tests {
             schedule_to_close: Duration::ZERO,
             heartbeat: Duration::ZERO,
             retry: Default::default(),
+            priority: None,
         }
     }
 }

@@ -36,7 +36,9 @@ use crate::ids::Timestamp;
 use crate::request::{
     AttachStart, ExecutionRef, Rejection, Reply, StartWorkflow, TerminateWorkflow, Transition,
 };
-use crate::state::{CarriedEvent, CarriedStart, MutableState, Parent, Retry, Status, WorkflowTask};
+use crate::state::{
+    CarriedEvent, CarriedPriority, CarriedStart, MutableState, Parent, Retry, Status, WorkflowTask,
+};
 use crate::{state, wire};
 
 pub(super) fn start(
@@ -485,6 +487,7 @@ fn begin(state: &mut MutableState, at: i64, started: &WorkflowExecutionStartedEv
     if let Some(memo) = &started.memo {
         super::property::upsert(&mut state.memo, &memo.fields);
     }
+    state.priority = CarriedPriority::new(started.priority.as_ref());
     if let Some(attributes) = &started.search_attributes {
         super::property::upsert(&mut state.search_attributes, &attributes.indexed_fields);
     }

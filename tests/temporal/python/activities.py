@@ -1,6 +1,7 @@
 """Activities: retries, time-outs, heartbeats, cancellation, failures and their retry states, completion from elsewhere, local ones."""
 
 import asyncio
+import dataclasses
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ from harness import DONE, STARTED, attributes, name_of, raises
 from temporalio import activity, workflow
 from temporalio.api.enums.v1 import RetryState, TimeoutType
 from temporalio.client import WorkflowFailureError
-from temporalio.common import RetryPolicy
+from temporalio.common import Priority, RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError, CancelledError, TimeoutError
 
 S = timedelta(seconds=1)
@@ -155,8 +156,28 @@ class LocalLong:
         return await workflow.execute_local_activity(sleepy, 3.0, start_to_close_timeout=10 * S)
 
 
-WORKFLOWS = [One, Parallel, Cancelling, Local, LocalLong]
-ACTIVITIES = [echo, flaky, delayed, sleepy, beating, silent, cancellable, stubborn, from_elsewhere]
+@activity.defn
+async def own_priority() -> Priority:
+    return activity.info().priority
+
+
+@workflow.defn
+class Ranked:
+    @workflow.run
+    async def run(self, deep: bool) -> list[Priority]:
+        given = {"start_to_close_timeout": timedelta(seconds=9)}
+        own = await workflow.execute_activity(own_priority, priority=Priority(priority_key=5), **given)
+        inherited = await workflow.execute_activity(own_priority, **given)
+        below = []
+        if deep:
+            below = await workflow.execute_child_workflow(
+                Ranked.run, False, id=f"{workflow.info().workflow_id}-child", priority=Priority(fairness_key="other")
+            )
+        return [workflow.info().priority, own, inherited, *below]
+
+
+WORKFLOWS = [Ranked, One, Parallel, Cancelling, Local, LocalLong]
+ACTIVITIES = [own_priority, echo, flaky, delayed, sleepy, beating, silent, cancellable, stubborn, from_elsewhere]
 PAIR = ["ActivityTaskScheduled", "ActivityTaskStarted"]
 
 
@@ -410,3 +431,16 @@ async def test_a_long_local_activity_keeps_its_task_alive(stage):
     names = [name_of(e) for e in await stage.check(handle)]
     assert names.count("WorkflowTaskCompleted") >= 2, names
     assert "WorkflowTaskTimedOut" not in names, names
+
+
+async def test_priorities_are_inherited_field_by_field(stage):
+    given = Priority(priority_key=2, fairness_key="tenant", fairness_weight=1.5)
+    handle = await stage.start(Ranked.run, True, priority=given)
+    below = Priority(priority_key=2, fairness_key="other", fairness_weight=1.5)
+
+    def five(priority):
+        return dataclasses.replace(priority, priority_key=5)
+
+    assert await handle.result() == [given, five(given), given, below, five(below), below]
+    assert (await handle.describe()).raw_description.workflow_execution_info.priority.fairness_key == "tenant"
+    await stage.check(handle)

@@ -59,6 +59,7 @@ pub fn on_the_wire(dispatch: Dispatch) -> PollActivityTaskQueueResponse {
         start_to_close_timeout: span(dispatch.start_to_close),
         heartbeat_timeout: span(dispatch.heartbeat),
         retry_policy: Some(retry_policy(&dispatch.retry)),
+        priority: dispatch.priority,
         ..Default::default()
     }
 }

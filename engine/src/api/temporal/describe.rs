@@ -174,6 +174,7 @@ fn info(state: &MutableState) -> WorkflowExecutionInfo {
         close_time: closed.then(|| timestamp(state.closed_at)),
         execution_duration: closed.then(|| duration(state.closed_at - state.started_at)),
         status: state.status.wire().into(),
+        priority: state.priority.get(),
         history_length: state.next_event_id - 1,
         history_size_bytes: i64::try_from(state.history_bytes).unwrap_or(i64::MAX),
         state_transition_count: i64::try_from(state.records).unwrap_or(i64::MAX),
@@ -209,6 +210,7 @@ fn pending_activity(activity: &Activity) -> PendingActivityInfo {
         }),
         heartbeat_details: activity.heartbeat_details.get(),
         attempt: activity.attempt,
+        priority: activity.priority.get(),
         maximum_attempts: activity.retry.attempts,
         scheduled_time: Some(timestamp(activity.attempt_scheduled_at)),
         expiration_time: (activity.schedule_to_close > 0).then(|| {

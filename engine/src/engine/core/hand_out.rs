@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orchestrion_history::ids::Timestamp;
+use orchestrion_history::priority::inherited;
 use orchestrion_history::request::{Request, StartActivityAttempt};
 use orchestrion_history::state::Stage;
 use orchestrion_history::store::QueueKind;
@@ -108,6 +109,7 @@ impl Core {
             schedule_to_close: span(activity.schedule_to_close),
             heartbeat: span(activity.heartbeat),
             retry: activity.retry.clone(),
+            priority: inherited(execution.state.priority.get(), activity.priority.get()),
         })
     }
 }

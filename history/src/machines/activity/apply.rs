@@ -5,7 +5,8 @@ use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::v1::note;
 
 use crate::state::{
-    Activity, CarriedFailure, CarriedHeader, CarriedPayloads, MutableState, Retry, Stage,
+    Activity, CarriedFailure, CarriedHeader, CarriedPayloads, CarriedPriority, MutableState, Retry,
+    Stage,
 };
 use crate::wire;
 
@@ -86,6 +87,7 @@ fn apply_scheduled(
         start_to_close: wire::nanos(scheduled.start_to_close_timeout.as_ref()),
         heartbeat: wire::nanos(scheduled.heartbeat_timeout.as_ref()),
         retry: Retry::of(&retry),
+        priority: CarriedPriority::new(scheduled.priority.as_ref()),
         attempt: 1,
         attempt_scheduled_at: at,
         stage: Stage::Queued,

@@ -189,6 +189,7 @@ pub(super) mod tests {
             schedule_to_close: Duration::ZERO,
             heartbeat: Duration::ZERO,
             retry: Default::default(),
+            priority: None,
         }
     }
 
