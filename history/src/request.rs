@@ -515,6 +515,8 @@ pub struct SignalWorkflow {
     pub sender: Option<ExecutionRef>,
     /// Carried by the event.
     pub links: Vec<Link>,
+    /// Whether it asks for the run's end: history then holds a cancel request right behind it, unless it holds one already.
+    pub cancels: bool,
 }
 
 /// See [`Request::RequestCancel`].

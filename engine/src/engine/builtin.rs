@@ -2,9 +2,12 @@
 //!
 //! To the journal it is a worker like any other: Scheduled, Started, Completed, then its commands' events.
 
+use std::borrow::Cow;
+
 use orchestrion_history::ids::ShardId;
 use orchestrion_history::request::{
-    ActivityRef, CompleteWorkflowTask, FailActivity, Request, TerminateWorkflow, WorkflowTaskStart,
+    ActivityRef, CompleteWorkflowTask, FailActivity, Request, SignalWorkflow, TerminateWorkflow,
+    WorkflowTaskStart,
 };
 use orchestrion_history::state::WorkflowTask;
 use orchestrion_history::store::Key;
@@ -19,8 +22,8 @@ use super::handle::{CallError, Target};
 use super::matching::Waiting;
 use super::round::{Inner, Round, RunKey};
 use crate::orchestration::{
-    self, Effect, INTERRUPTED_FAILURE_TYPE, PLANNER_QUEUE, UNKEYED_MEMO, WORKFLOW_QUEUE,
-    sdk_metadata,
+    self, CANCEL_SIGNAL, Effect, INTERRUPTED_FAILURE_TYPE, PLANNER_QUEUE, UNKEYED_MEMO,
+    WORKFLOW_QUEUE, sdk_metadata,
 };
 
 const IDENTITY: &str = "orchestrion";
@@ -33,6 +36,20 @@ pub(super) fn is_builtin(workflow_type: &str) -> bool {
 /// Whether the engine's own workers serve this queue, for every tenant.
 pub(super) fn is_shared_queue(queue: &str) -> bool {
     matches!(queue, WORKFLOW_QUEUE | PLANNER_QUEUE)
+}
+
+/// A request as a built-in run takes it. The signal that asks for its end leaves a cancel request as well: a workflow that ends as
+/// cancelled without one is nothing that SDKs can replay.
+pub(super) fn taken(request: &Request) -> Cow<'_, Request> {
+    match request {
+        Request::Signal(signal) if signal.name == CANCEL_SIGNAL => {
+            Cow::Owned(Request::Signal(Box::new(SignalWorkflow {
+                cancels: true,
+                ..(**signal).clone()
+            })))
+        }
+        _ => Cow::Borrowed(request),
+    }
 }
 
 /// Completes the workflow task of a built-in run, as often as one is scheduled.

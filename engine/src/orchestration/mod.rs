@@ -24,7 +24,7 @@ mod outcome;
 pub use self::effect::{Effect, StatusChange};
 pub use self::interpreter::{Interpreter, NonDeterminism, Turn};
 pub use self::outcome::RevertStatus;
-pub use self::outcome::task_result_of;
+pub use self::outcome::{NoTaskResult, task_result_of};
 pub use self::submission::{Action, Options, PlanningResult, Rules, Submission};
 
 use orchestrion_history::ids::Timestamp;
@@ -61,7 +61,7 @@ pub const COMPENSATION_HEADER: &str = "orchestrion-compensation";
 pub const IDEMPOTENCY_HEADER: &str = "orchestrion-idempotency-key";
 /// What stands before a task's id in the activity id of its revert. Persisted.
 pub const REVERT_ID_PREFIX: &str = "revert:";
-/// What stands before a task's id in the id of the timer that waits for its late result. Persisted.
+/// What stands before a task's id in the id of the timer that waits for its late result, in runs whose rules number no timers. Persisted.
 pub const LATE_TIMER_PREFIX: &str = "late:";
 /// What stands behind a service's name in the activity type of its reverts. Persisted.
 pub const REVERT_TYPE_SUFFIX: &str = ".revert";

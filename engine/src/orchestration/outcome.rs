@@ -8,12 +8,16 @@ use orchestrion_proto::temporal::api::common::v1::Payloads;
 use orchestrion_proto::temporal::api::enums::v1::{RetryState, TimeoutType};
 use orchestrion_proto::temporal::api::failure::v1::Failure;
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::ABORT_FAILURE_TYPE;
-use super::submission::{json_or_null, json_text};
+use super::submission::{BadPayload, json_or_null, json_text};
+
+/// How SDKs encode nothing.
+const NULL_ENCODING: &str = "binary/null";
 
 /// What a task's success brings.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,20 +68,37 @@ pub(super) fn task_result(
     parse_task_result(text, ttl_ms_default)
 }
 
-/// The result of a task that an ordinary worker ran: what already reads `{"task":…}` is taken as it is, anything else is the task's output,
-/// with nothing to undo it by.
-pub fn task_result_of(result: Option<Payloads>) -> Payloads {
-    let text = json_text(result.as_ref()).unwrap_or(b"null");
-    if serde_json::from_slice::<TaskResultJson<'_>>(text).is_ok() {
-        return result.unwrap_or_default();
+/// A result that no task of an orchestration can have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a task of an orchestration returns JSON, and {0}: return a value that is encoded as json/plain"
+)]
+pub struct NoTaskResult(BadPayload);
+
+/// The result of a task that an ordinary worker ran: an object that already reads `{"task":…}` is taken as it is, anything else is the
+/// task's output, with nothing to undo it by.
+pub fn task_result_of(result: Option<Payloads>) -> Result<Payloads, NoTaskResult> {
+    let text = match json_text(result.as_ref()) {
+        Ok(text) => text,
+        Err(BadPayload::Missing) => b"null",
+        Err(BadPayload::Encoding(encoding)) if encoding == NULL_ENCODING => b"null",
+        Err(bad) => return Err(NoTaskResult(bad)),
+    };
+    // The parser below takes an array for an object of that order; an array is an output like any other.
+    let is_object = text.trim_ascii_start().starts_with(b"{");
+    if is_object && serde_json::from_slice::<TaskResultJson<'_>>(text).is_ok() {
+        return Ok(result.unwrap_or_default());
+    }
+    if let Err(error) = serde_json::from_slice::<IgnoredAny>(text) {
+        return Err(NoTaskResult(BadPayload::Json(error.to_string())));
     }
     let mut wrapped = Vec::with_capacity(text.len() + 30);
     wrapped.extend_from_slice(br#"{"task":"#);
     wrapped.extend_from_slice(text);
     wrapped.extend_from_slice(br#","compensation":null}"#);
-    Payloads {
+    Ok(Payloads {
         payloads: vec![super::submission::raw_json_payload(wrapped)],
-    }
+    })
 }
 
 fn parse_task_result(text: &[u8], ttl_ms_default: u64) -> Result<TaskResult, String> {
@@ -319,6 +340,32 @@ mod tests {
         assert_eq!(shown(answer).as_deref(), Some("no stamps"));
         assert_eq!(shown(serde_json::json!({"status": "partial"})), None);
         assert_eq!(shown(Value::Null), None);
+    }
+
+    #[test]
+    fn what_a_worker_returns_is_the_output_unless_it_says_more() {
+        let of = |text: &str| {
+            let payloads = Payloads {
+                payloads: vec![raw_json_payload(text.as_bytes().to_vec())],
+            };
+            task_result_of(Some(payloads)).map(|result| {
+                String::from_utf8(json_text(Some(&result)).unwrap().to_vec()).unwrap()
+            })
+        };
+        let wrapped = |text: &str| Ok(format!(r#"{{"task":{text},"compensation":null}}"#));
+        for output in [r#"{"n":1}"#, r#"["a"]"#, "[1]", "7", "null"] {
+            assert_eq!(of(output), wrapped(output));
+        }
+        let whole = r#" {"task":1,"compensation":{"data":[2]}}"#;
+        assert_eq!(of(whole), Ok(whole.to_owned()));
+        assert!(of("{").is_err());
+        let nothing = task_result_of(None).unwrap();
+        assert_eq!(task_result(Some(&nothing), 1).unwrap().output, Value::Null);
+        let mut bytes = json_payloads(&1);
+        let encoding = ("encoding".to_owned(), b"binary/plain".to_vec());
+        bytes.payloads[0].metadata.extend([encoding]);
+        let refused = task_result_of(Some(bytes)).unwrap_err().to_string();
+        assert!(refused.contains("binary/plain"), "{refused}");
     }
 
     #[test]

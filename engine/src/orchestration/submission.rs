@@ -49,11 +49,16 @@ pub struct Rules(u32);
 
 impl Rules {
     /// What new runs begin under.
-    pub const NEWEST: Self = Self(1);
+    pub const NEWEST: Self = Self(2);
 
     /// From 1 on: a run that was cancelled is `cancelled`; before, it was `aborted`.
     pub fn tell_cancelled(self) -> bool {
         self.0 >= 1
+    }
+
+    /// From 2 on: the ids of timers are their numbers, from 1, as SDKs give them and their replayers demand it; before, they named a task.
+    pub fn number_timers(self) -> bool {
+        self.0 >= 2
     }
 }
 

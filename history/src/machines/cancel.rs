@@ -19,12 +19,7 @@ pub(super) fn request(
     context: &Context<'_>,
     request: &RequestCancelWorkflow,
 ) -> Result<Transition, Rejection> {
-    let buffered = state
-        .buffered
-        .iter()
-        .filter_map(CarriedEvent::get)
-        .any(|event| event.event_type() == EventType::WorkflowExecutionCancelRequested);
-    if state.cancel_requested.is_some() || buffered {
+    if is_requested(state) {
         return Ok(Transition::nothing(Reply::Repeated));
     }
     let mut draft = Draft::new(state, context);
@@ -50,6 +45,13 @@ pub(super) fn request(
         )],
     );
     Ok(draft.finish(Reply::Done))
+}
+
+/// Whether history holds the wish already, or will when what is buffered gets there.
+pub(super) fn is_requested(state: &MutableState) -> bool {
+    let mut buffered = state.buffered.iter().filter_map(CarriedEvent::get);
+    state.cancel_requested.is_some()
+        || buffered.any(|event| event.event_type() == EventType::WorkflowExecutionCancelRequested)
 }
 
 pub(super) fn apply(state: &mut MutableState) -> Result<(), String> {

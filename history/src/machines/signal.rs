@@ -1,15 +1,18 @@
 //! Signals from outside.
 //!
 //! ```text
-//!  --Signaled-->      each request id once per run
+//!  --Signaled-->                     each request id once per run
+//!  --Signaled, CancelRequested-->    one that asks for the run's end; the second only if there is none yet
 //! ```
 
 use orchestrion_proto::temporal::api::common::v1::WorkflowExecution;
 use orchestrion_proto::temporal::api::enums::v1::EventType;
-use orchestrion_proto::temporal::api::history::v1::WorkflowExecutionSignaledEventAttributes;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
+use orchestrion_proto::temporal::api::history::v1::{
+    WorkflowExecutionCancelRequestedEventAttributes, WorkflowExecutionSignaledEventAttributes,
+};
 
-use super::Context;
+use super::{Context, cancel};
 use crate::draft::Draft;
 use crate::request::{Rejection, Reply, SignalWorkflow, Transition};
 use crate::state::MutableState;
@@ -31,14 +34,24 @@ pub(super) fn receive(
         });
     }
     let mut draft = Draft::new(state, context);
-    draft.happened_outside(
-        context,
-        vec![(
+    let mut events = vec![(
+        context.now.0,
+        EventType::WorkflowExecutionSignaled,
+        signaled(signal),
+    )];
+    if signal.cancels && !cancel::is_requested(state) {
+        let requested = WorkflowExecutionCancelRequestedEventAttributes {
+            cause: signal.name.clone(),
+            identity: signal.identity.clone(),
+            ..Default::default()
+        };
+        events.push((
             context.now.0,
-            EventType::WorkflowExecutionSignaled,
-            signaled(signal),
-        )],
-    );
+            EventType::WorkflowExecutionCancelRequested,
+            Attributes::WorkflowExecutionCancelRequestedEventAttributes(requested),
+        ));
+    }
+    draft.happened_outside(context, events);
     Ok(draft.finish(Reply::Done))
 }
 

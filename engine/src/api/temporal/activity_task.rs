@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use orchestrion_history::request::{
-    ActivityRef, CompleteActivity, ConfirmActivityCanceled, FailActivity, HeartbeatActivity, Reply,
-    Request as Ask,
+    ActivityRef, CompleteActivity, ConfirmActivityCanceled, FailActivity, HeartbeatActivity,
+    Rejection, Reply, Request as Ask,
 };
 use orchestrion_history::state::Retry;
 use orchestrion_history::store::QueueKind;
@@ -12,7 +12,8 @@ use orchestrion_history::wire::{duration, timestamp};
 use orchestrion_proto::temporal::api::common::v1::{
     ActivityType, Payloads, RetryPolicy, WorkflowExecution, WorkflowType,
 };
-use orchestrion_proto::temporal::api::failure::v1::Failure;
+use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
+use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
 use orchestrion_proto::temporal::api::workflowservice::v1::{
     PollActivityTaskQueueRequest, PollActivityTaskQueueResponse,
     RecordActivityTaskHeartbeatByIdRequest, RecordActivityTaskHeartbeatByIdResponse,
@@ -28,8 +29,12 @@ use tonic::{Request, Response, Status};
 
 use super::token::TaskToken;
 use super::{Temporal, edge, errors};
-use crate::engine::{Dispatch, Polled, Target};
-use crate::orchestration::is_builtin;
+use crate::api::work::answering::{RESULT_REFUSED, late_result};
+use crate::api::work::locate::{Ending, locate_event};
+use crate::engine::{CallError, Dispatch, Polled, Target};
+use crate::orchestration::submission::json_text;
+use crate::orchestration::{NoTaskResult, REVERT_ID_PREFIX, is_builtin, task_result_of};
+use crate::registry::ids::execution_id;
 
 /// An attempt as the wire has it. All four durations are set: SDKs fail on an absent one.
 pub fn on_the_wire(dispatch: Dispatch) -> PollActivityTaskQueueResponse {
@@ -74,12 +79,47 @@ fn retry_policy(retry: &Retry) -> RetryPolicy {
     }
 }
 
+fn refusal(refused: &NoTaskResult) -> Option<Failure> {
+    let info = ApplicationFailureInfo {
+        r#type: RESULT_REFUSED.to_owned(),
+        non_retryable: true,
+        ..Default::default()
+    };
+    Some(Failure {
+        message: refused.to_string(),
+        source: "Server".to_owned(),
+        failure_info: Some(FailureInfo::ApplicationFailureInfo(info)),
+        ..Default::default()
+    })
+}
+
 /// Which attempt of which run an answer is for.
 struct Place {
     target: Target,
     activity: ActivityRef,
-    /// Whether it is a task of an orchestration.
-    builtin: bool,
+    /// What it is to the run.
+    work: Work,
+}
+
+/// What an activity is to its run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Work {
+    /// An activity of somebody's workflow.
+    Foreign,
+    /// A task of an orchestration.
+    Task,
+    /// The undoing of one.
+    Revert,
+}
+
+impl Work {
+    fn of(workflow_type: &str, revert: bool) -> Self {
+        match (is_builtin(workflow_type), revert) {
+            (false, _) => Self::Foreign,
+            (true, false) => Self::Task,
+            (true, true) => Self::Revert,
+        }
+    }
 }
 
 impl Temporal {
@@ -119,7 +159,7 @@ impl Temporal {
                 scheduled_event_id: token.scheduled_event_id,
                 attempt: token.attempt,
             },
-            builtin: is_builtin(&token.workflow_type),
+            work: Work::of(&token.workflow_type, token.revert),
         })
     }
 
@@ -138,7 +178,11 @@ impl Temporal {
         let state = self.api.handle.state(target.clone()).await;
         let state = state.map_err(errors::of_call)?;
         Ok(Place {
-            builtin: is_builtin(&state.workflow_type),
+            // No id of a task can begin so.
+            work: Work::of(
+                &state.workflow_type,
+                activity_id.starts_with(REVERT_ID_PREFIX),
+            ),
             target,
             activity: ActivityRef::Id(activity_id.to_owned()),
         })
@@ -150,10 +194,13 @@ impl Temporal {
         result: Option<Payloads>,
         identity: String,
     ) -> Result<(), Status> {
-        let result = match place.builtin {
-            true => Some(crate::orchestration::task_result_of(result)),
-            false => result,
-        };
+        if place.work == Work::Task {
+            return match task_result_of(result) {
+                Ok(result) => self.complete_task(place, result, identity).await,
+                // The worker holds it for done and would send the same again: better an error that says why.
+                Err(refused) => self.fail(place, refusal(&refused), identity, None).await,
+            };
+        }
         let complete = CompleteActivity {
             activity: place.activity,
             result,
@@ -161,6 +208,55 @@ impl Temporal {
         };
         let ask = Ask::CompleteActivity(Box::new(complete));
         self.answer(place.target, ask).await.map(|_| ())
+    }
+
+    /// A success of a task counts whenever it comes: for the activity, if that is open, whichever attempt it waits for; and if it closed
+    /// without a result, for the run, which has something to undo.
+    async fn complete_task(
+        &self,
+        place: Place,
+        result: Payloads,
+        identity: String,
+    ) -> Result<(), Status> {
+        let (event, attempt) = match place.activity {
+            ActivityRef::Attempt {
+                scheduled_event_id,
+                attempt,
+            } => (scheduled_event_id, attempt),
+            ref other => {
+                let complete = CompleteActivity {
+                    activity: other.clone(),
+                    result: Some(result),
+                    identity,
+                };
+                let ask = Ask::CompleteActivity(Box::new(complete));
+                return self.answer(place.target, ask).await.map(|_| ());
+            }
+        };
+        let complete = CompleteActivity {
+            activity: ActivityRef::Scheduled(event),
+            result: Some(result.clone()),
+            identity: identity.clone(),
+        };
+        let ask = Ask::CompleteActivity(Box::new(complete));
+        let accepted = self.api.handle.request(place.target.clone(), ask).await;
+        let refused = match accepted {
+            Ok(_) => return Ok(()),
+            Err(refused @ CallError::Rejected(Rejection::NotFound { .. })) => refused,
+            Err(error) => return Err(errors::of_call(error)),
+        };
+        let located = locate_event(&self.api.handle, None, &place.target, event);
+        let (Ok(located), Some(run)) = (located, place.target.run_id) else {
+            return Err(errors::of_call(refused));
+        };
+        if located.ending != Ending::WithoutResult {
+            return Err(errors::of_call(refused));
+        }
+        let execution = execution_id(run, event, attempt, false);
+        let text = json_text(Some(&result)).unwrap_or(b"null");
+        let task = &located.assignment.activity_id;
+        let late = late_result(task, text, identity, format!("late-{event}-{execution}"));
+        self.answer(place.target, late).await.map(|_| ())
     }
 
     async fn fail(

@@ -11,6 +11,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 use tonic::Status;
 
+use crate::api::work::undoes;
 use crate::engine::Dispatch;
 use crate::engine::polling::{QueryTask, WorkflowTaskDispatch};
 
@@ -54,6 +55,9 @@ pub struct TaskToken {
     pub workflow_type: String,
     #[prost(int64, tag = "16")]
     last_event_id: i64,
+    /// Whether the activity undoes a task of an orchestration.
+    #[prost(bool, tag = "17")]
+    pub revert: bool,
 }
 
 impl TaskToken {
@@ -90,6 +94,7 @@ impl TaskToken {
             attempt: dispatch.attempt,
             started_at: dispatch.started_at.0,
             workflow_type: dispatch.workflow_type.clone(),
+            revert: undoes(dispatch),
             ..Self::default()
         }
         .encode_to_vec()

@@ -154,7 +154,8 @@ impl Answering {
 
     /// A task's success for an activity that is not open. If it closed without one, the run must know: something was done.
     async fn late(&self, attempt: &Attempt, to: &Assignment, result: &[u8]) -> Settled {
-        let ending = match locate_event(&self.handle, &self.service_id, to) {
+        let event = to.scheduled_event_id;
+        let ending = match locate_event(&self.handle, Some(&self.service_id), &to.target, event) {
             Ok(located) => located.ending,
             Err(lost) => return self.lost(attempt, lost),
         };
@@ -162,24 +163,8 @@ impl Answering {
             tracing::debug!(service = %self.service_id, execution = %attempt.execution_id, "a result came twice");
             return Settled::Refused;
         }
-        let task = serde_json::Value::from(to.activity_id.as_str()).to_string();
-        let input = [
-            br#"{"task":"#,
-            task.as_bytes(),
-            br#","result":"#,
-            result,
-            b"}",
-        ]
-        .concat();
-        let request = Request::Signal(Box::new(SignalWorkflow {
-            name: LATE_RESULT_SIGNAL.to_owned(),
-            input: Some(Payloads {
-                payloads: vec![raw_json_payload(input)],
-            }),
-            identity: self.identity.clone(),
-            request_id: signal_id(attempt, to),
-            ..Default::default()
-        }));
+        let request_id = signal_id(attempt, to);
+        let request = late_result(&to.activity_id, result, self.identity.clone(), request_id);
         match self.offer(&to.target, request).await {
             Ok(()) => Settled::Noted,
             Err(refusal) => self.refused(attempt, "a late result", refusal),
@@ -391,6 +376,28 @@ fn signal_id(attempt: &Attempt, to: &Assignment) -> String {
         "late-{event}-{}",
         derived("late result", &[attempt.execution_id.as_bytes()])
     )
+}
+
+/// The request of a result that comes after its task's activity has closed without one.
+pub fn late_result(task: &str, result: &[u8], identity: String, request_id: String) -> Request {
+    let task = serde_json::Value::from(task).to_string();
+    let input = [
+        br#"{"task":"#,
+        task.as_bytes(),
+        br#","result":"#,
+        result,
+        b"}",
+    ]
+    .concat();
+    Request::Signal(Box::new(SignalWorkflow {
+        name: LATE_RESULT_SIGNAL.to_owned(),
+        input: Some(Payloads {
+            payloads: vec![raw_json_payload(input)],
+        }),
+        identity,
+        request_id,
+        ..Default::default()
+    }))
 }
 
 /// The request of an update.

@@ -74,34 +74,29 @@ pub fn locate(
     find(
         &run,
         namespace,
-        service_id,
+        Some(service_id),
         key.scheduled_event_id,
         &attempt.execution_id,
     )
 }
 
-/// How the activity of a known assignment stands.
+/// How the activity of a known event stands. Without a service, whoever asks may speak for any of the project.
 pub fn locate_event(
     handle: &Handle,
-    service_id: &str,
-    known: &Assignment,
+    service_id: Option<&str>,
+    target: &Target,
+    event: i64,
 ) -> Result<Located, Lost> {
     let run = handle
-        .journal(&known.target)?
+        .journal(target)?
         .ok_or(Lost::Nowhere("there is no such execution any more"))?;
-    find(
-        &run,
-        &known.target.namespace,
-        service_id,
-        known.scheduled_event_id,
-        "",
-    )
+    find(&run, &target.namespace, service_id, event, "")
 }
 
 fn find(
     run: &Run,
     namespace: &Namespace,
-    service_id: &str,
+    service_id: Option<&str>,
     event: i64,
     execution: &str,
 ) -> Result<Located, Lost> {
@@ -111,11 +106,8 @@ fn find(
         .filter_map(Record::event)
         .find_map(|e| scheduled(e, event));
     let scheduled = scheduled.ok_or(Lost::Nowhere("the execution has no such activity"))?;
-    if scheduled
-        .task_queue
-        .as_ref()
-        .is_none_or(|queue| queue.name != service_id)
-    {
+    let queue = scheduled.task_queue.as_ref().map(|queue| &*queue.name);
+    if service_id.is_some() && queue != service_id {
         return Err(Lost::Nowhere("the activity is another service's"));
     }
     let revert = is_revert(
@@ -306,7 +298,7 @@ mod tests {
         find(
             &run(),
             &Namespace::parse("p_1").unwrap(),
-            "s_a",
+            Some("s_a"),
             event,
             execution,
         )
@@ -336,7 +328,13 @@ mod tests {
 
     #[test]
     fn another_services_activity_is_not_found() {
-        let located = find(&run(), &Namespace::parse("p_1").unwrap(), "s_b", 5, "");
+        let located = find(
+            &run(),
+            &Namespace::parse("p_1").unwrap(),
+            Some("s_b"),
+            5,
+            "",
+        );
         assert_eq!(
             located,
             Err(Lost::Nowhere("the activity is another service's"))

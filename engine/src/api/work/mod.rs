@@ -16,6 +16,7 @@ use orchestrion_history::ids::Namespace;
 use tokio::sync::watch;
 
 use crate::engine::handle::{Dispatch, Handle, SessionId, Target};
+use crate::orchestration::COMPENSATION_HEADER;
 use crate::registry::Registry;
 use crate::registry::ids::KeyDigest;
 
@@ -30,6 +31,13 @@ pub struct Attempt {
     pub execution_id: String,
     /// Of the activity.
     pub idempotency_key: String,
+}
+
+/// Whether an attempt undoes a task of an orchestration.
+pub fn undoes(dispatch: &Dispatch) -> bool {
+    let header = dispatch.header.as_ref();
+    let has_context = header.is_some_and(|header| header.fields.contains_key(COMPENSATION_HEADER));
+    locate::is_revert(&dispatch.activity_type, has_context)
 }
 
 /// An attempt a service may answer.

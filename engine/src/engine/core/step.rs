@@ -2,6 +2,8 @@
 //!
 //! Invariant: a run on which the core contradicts itself is set aside, and nothing of its round is written.
 
+use std::borrow::Cow;
+
 use orchestrion_history::ids::{ShardId, TaskQueueName, Timestamp, WorkflowId};
 use orchestrion_history::machines::SearchAttributeCheck;
 use orchestrion_history::outward;
@@ -32,6 +34,11 @@ impl Core {
             .get_mut(run)
             .expect("found or inserted by the caller");
         execution.last_used = self.rounds;
+        let request = match execution.interpreter {
+            Some(_) => builtin::taken(request),
+            None => Cow::Borrowed(request),
+        };
+        let request = request.as_ref();
         // Only workflow code names search attributes later than its start, which is checked where it comes in.
         let catalogue = match request {
             Request::CompleteWorkflowTask(_) => self.surroundings.catalogue(&run.0),

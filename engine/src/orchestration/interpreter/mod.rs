@@ -16,7 +16,8 @@
 //!                                                                      WorkflowExecutionCanceled
 //! ```
 //!
-//! A cancel comes as a cancel request, or as the signal `orchestrion.cancel`, which also says whether what was done is undone.
+//! A cancel comes as a cancel request, or as the signal `orchestrion.cancel`, which also says whether what was done is undone; the engine
+//! records a cancel request right behind that signal, which says nothing more to this code.
 //!
 //! One loop decides once per workflow task, on all results folded so far; the phases' own rules stand in `tasks` and `undo`. The order
 //! of a turn's commands is part of the contract with every replayer: memo, cancel requests in plan order, timers in plan order,

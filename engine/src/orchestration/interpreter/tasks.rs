@@ -63,6 +63,8 @@ pub(super) struct Run {
     pub(super) summary: CompensationSummary,
     /// Whether what was done is undone after a bad end.
     pub(super) compensate: bool,
+    /// Timers started so far.
+    pub(super) timers: u32,
 }
 
 /// One task of a run.
@@ -82,6 +84,8 @@ pub(super) struct Task {
     pub(super) closed_at: Timestamp,
     pub(super) cancel_requested: bool,
     pub(super) late_wait: LateWait,
+    /// The id of the timer that ends that wait.
+    pub(super) late_timer: String,
     pub(super) revert: Option<RevertOutcome>,
     pub(super) revert_attempts: i32,
 }
@@ -141,6 +145,7 @@ impl Run {
             unreported: Vec::new(),
             summary: CompensationSummary::default(),
             compensate: true,
+            timers: 0,
         })
     }
 

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  task Pending                             --turn--> RequestCancelActivityTask, once; its close is waited for
-//!  task Unknown, revertible                 --turn--> StartTimer late:<task>; its late result is waited for
-//!  task Completed while such a timer runs   --turn--> CancelTimer late:<task>
+//!  task Unknown, revertible                 --turn--> StartTimer; its late result is waited for
+//!  task Completed while such a timer runs   --turn--> CancelTimer
 //!  nothing pending, nothing being reverted  --turn--> the newest completed task with compensation data:
 //!       its time is over                                  expired
 //!       else ScheduleActivityTask revert:<task>
@@ -34,7 +34,7 @@ use crate::orchestration::effect::rfc3339;
 use crate::orchestration::outcome::{
     Compensation, CompensationSummary, RevertOutcome, RevertStatus,
 };
-use crate::orchestration::submission::{Options, json_payload, raw_json_payload};
+use crate::orchestration::submission::{Options, Rules, json_payload, raw_json_payload};
 use crate::orchestration::{
     COMPENSATION_HEADER, LATE_TIMER_PREFIX, REVERT_ID_PREFIX, REVERT_TYPE_SUFFIX,
 };
@@ -191,24 +191,35 @@ impl Run {
     }
 
     /// Timers for late results, in plan order.
-    fn await_late_results(&mut self, options: &Options, now: Timestamp, draft: &mut Draft) {
+    fn await_late_results(
+        &mut self,
+        options: &Options,
+        rules: Rules,
+        now: Timestamp,
+        draft: &mut Draft,
+    ) {
         for (at, task) in self.tasks.iter_mut().enumerate() {
             let planned = &self.plan.tasks[at];
-            let timer_id = || format!("{LATE_TIMER_PREFIX}{}", planned.id);
             match (task.stage, task.late_wait) {
                 (Stage::Unknown, LateWait::None) if planned.revertible && self.compensate => {
                     let waited_ms =
                         u64::try_from(now.since(task.closed_at).as_millis()).unwrap_or(u64::MAX);
                     // A timer even for a wait that is over: which commands a run gives should not hang on milliseconds.
                     let left_ms = options.late_result_wait().saturating_sub(waited_ms).max(1);
+                    self.timers += 1;
+                    task.late_timer = if rules.number_timers() {
+                        self.timers.to_string()
+                    } else {
+                        format!("{LATE_TIMER_PREFIX}{}", planned.id)
+                    };
                     draft.push_node(
-                        commands::start_timer(timer_id(), left_ms),
+                        commands::start_timer(task.late_timer.clone(), left_ms),
                         Node::LateResult(at),
                     );
                     task.late_wait = LateWait::Waiting;
                 }
                 (Stage::Completed, LateWait::Waiting) => {
-                    draft.push(commands::cancel_timer(timer_id()));
+                    draft.push(commands::cancel_timer(task.late_timer.clone()));
                     task.late_wait = LateWait::Over;
                 }
                 _ => {}
@@ -318,7 +329,7 @@ impl Interpreter {
         let mut actions = Draft::default();
         run.settle_fresh();
         run.cancel_pending(&mut actions);
-        run.await_late_results(&self.options, now, &mut actions);
+        run.await_late_results(&self.options, self.rules, now, &mut actions);
         if run.pending == 0 && run.reverting.is_none() {
             actions.commands.extend(
                 run.next_revert(&self.options, now)
