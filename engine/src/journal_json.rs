@@ -109,6 +109,21 @@ pub fn from_json(value: &Value) -> Result<Record, NoRecord> {
     })
 }
 
+/// A history as Temporal's command line writes it and its SDKs read it: events alone, payloads in base64.
+pub fn temporal_history(records: &[Record]) -> Result<Value, NoRecord> {
+    let options = SerializeOptions::new().stringify_64_bit_integers(true);
+    let events = records.iter().filter_map(Record::event).map(|event| {
+        let told = |error: String| NoRecord(format!("event {}: {error}", event.event_id));
+        let bytes = event.encode_to_vec();
+        DynamicMessage::decode(TYPES.event.clone(), &bytes[..])
+            .map_err(|error| told(error.to_string()))?
+            .serialize_with_options(serde_json::value::Serializer, &options)
+            .map_err(|error| told(error.to_string()))
+    });
+    let events: Vec<Value> = events.collect::<Result<_, _>>()?;
+    Ok(json!({ "events": events }))
+}
+
 /// Goes through a message's JSON by its descriptor and changes every payload in it. What a payload holds is not looked into.
 fn walk(value: &mut Value, descriptor: &MessageDescriptor, change: &dyn Fn(&mut Value)) {
     if descriptor.full_name() == PAYLOAD {

@@ -287,6 +287,53 @@ fn signals_are_deduplicated_by_request_id_even_while_buffered() {
 }
 
 #[test]
+fn a_signal_that_asks_for_the_end_leaves_one_cancel_request() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![activity_command("a")]);
+    story.quiet();
+    story.signal_that_cancels("stop");
+    story.signal_that_cancels("stop");
+    story.hold_task();
+    story.signal_that_cancels("stop");
+    story.check(
+        "
+        > signal stop
+         6 WorkflowExecutionSignaled stop
+         7 WorkflowExecutionCancelRequested
+         8 WorkflowTaskScheduled
+        > signal stop
+         9 WorkflowExecutionSignaled stop
+        > signal stop
+        10 WorkflowTaskStarted
+         - EventBuffered WorkflowExecutionSignaled
+        ",
+    );
+
+    let mut story = Story::started();
+    story.hold_task();
+    story.quiet();
+    story.signal_that_cancels("stop");
+    story.signal_that_cancels("stop");
+    let _ = story.turn(vec![]);
+    story.check(
+        "
+        > signal stop
+         3 WorkflowTaskStarted
+         - EventBuffered WorkflowExecutionSignaled
+         - EventBuffered WorkflowExecutionCancelRequested
+        > signal stop
+         - EventBuffered WorkflowExecutionSignaled
+        > turn
+         4 WorkflowTaskCompleted
+         5 WorkflowExecutionSignaled stop
+         6 WorkflowExecutionCancelRequested
+         7 WorkflowExecutionSignaled stop
+         8 WorkflowTaskScheduled
+        ",
+    );
+}
+
+#[test]
 fn the_four_timeouts_of_an_activity() {
     for (kind, taken, wait_ms) in [
         (TimeoutType::ScheduleToStart, false, 10_000),

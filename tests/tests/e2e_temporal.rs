@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use orchestrion_tests::engine::Engine;
+use orchestrion_tests::engine::{Engine, Launch, engine_binary, free_ports};
 use orchestrion_tests::py_service::python;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -17,10 +17,32 @@ const LOG_LINES_SHOWN: usize = 60;
 /// Runs one file against an engine of its own.
 async fn python_sdk(file: &str) {
     let engine = Engine::start().await;
+    let command = python_file(&engine, file);
+    all_pass(engine, command).await;
+}
+
+/// Runs a file whose tests use orra's wire as well. The engine plans with a model that the file serves.
+async fn both_wires(file: &str) {
+    let (model_port, _) = free_ports();
+    let model = format!("http://127.0.0.1:{model_port}/v1");
+    let launch = Launch::dev()
+        .env("LLM_API_BASE_URL", model)
+        .env("LLM_MODEL", "fake-planner")
+        .env("LLM_API_KEY", "sk-unused");
+    let engine = launch.start().await;
+    let mut command = python_file(&engine, file);
+    command
+        .env("ENGINE_URL", engine.url())
+        .env("ENGINE_BINARY", engine_binary())
+        .env("MODEL_PORT", model_port.to_string());
+    all_pass(engine, command).await;
+}
+
+fn python_file(engine: &Engine, file: &str) -> Command {
     let mut command = Command::new(python());
     let arguments = ["-B", "run.py", &engine.grpc_address(), "default", file];
     command.args(arguments).current_dir(folder("python"));
-    all_pass(engine, command).await;
+    command
 }
 
 /// Runs files in one process against an engine of their own: bundling the workflows takes longer than most tests.
@@ -144,6 +166,8 @@ files! {
     hostile_clients_of_the_python_sdk = python_sdk("hostile")
     deletions_of_the_python_sdk = python_sdk("removal")
     a_killed_server_loses_nothing_of_the_python_sdk = python_sdk("crashes")
+    orchestrations_replay_with_the_python_sdk = both_wires("orchestrations")
+    service_queues_of_the_python_sdk = both_wires("service_queues")
     the_typescript_sdk = typescript_sdk(&["activities", "control", "chains", "updates", "listing"])
     a_killed_server_loses_nothing_of_the_typescript_sdk = typescript_sdk(&["crashes"])
     the_rust_sdk = rust_sdk("all")

@@ -56,7 +56,8 @@ pub async fn run(session: &Session, args: DiffArgs) -> Result<(), CliError> {
     })
 }
 
-async fn journal(target: &Target, id: &str) -> Result<Vec<Record>, CliError> {
+/// All records of an orchestration.
+pub(super) async fn journal(target: &Target, id: &str) -> Result<Vec<Record>, CliError> {
     let mut records = Vec::new();
     let mut after = 0;
     loop {

@@ -17,6 +17,7 @@ mod follow;
 mod fork;
 mod grounding;
 mod health;
+mod history;
 mod input;
 mod inspect;
 mod login;
@@ -125,6 +126,8 @@ pub enum Command {
     Cancel(cancel::CancelArgs),
     /// Tell what happens in an orchestration, record by record
     Logs(logs::LogsArgs),
+    /// Write an orchestration's history as a file that Temporal's tools read and its replayer replays
+    History(history::HistoryArgs),
     /// Say in words where two orchestrations first part
     Diff(diff::DiffArgs),
     /// Run an orchestration again from one of its tasks on, with the recorded results of all that does not depend on it
@@ -209,6 +212,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Replay(args) => replay::run(&open()?, args).await,
         Command::Cancel(args) => cancel::run(&open()?, args).await,
         Command::Logs(args) => logs::run(&open()?, args).await,
+        Command::History(args) => history::run(&open()?, args).await,
         Command::Diff(args) => diff::run(&open()?, args).await,
         Command::Fork(args) => fork::run(&open()?, args).await,
         Command::Audit(command) => audit::run(&open()?, command).await,

@@ -17,8 +17,18 @@ use crate::audit::{self, Line};
 use crate::journal_json::from_json;
 use crate::orchestration::{Interpreter, WORKFLOW_TYPE};
 
-/// Replays one run of a file.
-pub fn replay(path: &Path, id: Option<&str>, until: Option<u64>) -> Result<wire::Replay, CliError> {
+/// The records of one run of a file.
+pub struct Journal {
+    /// The execution.
+    pub execution: String,
+    /// Its run.
+    pub run: String,
+    /// All of them, in order.
+    pub records: Vec<Record>,
+}
+
+/// Reads one run of a file whose chain holds.
+pub fn read(path: &Path, id: Option<&str>) -> Result<Journal, CliError> {
     let lines = lines_of(path)?;
     let mut runs: Vec<(String, String)> = Vec::new();
     for line in &lines {
@@ -49,6 +59,20 @@ pub fn replay(path: &Path, id: Option<&str>, until: Option<u64>) -> Result<wire:
         }
     };
     let records = records_of(&lines, &run)?;
+    Ok(Journal {
+        execution,
+        run,
+        records,
+    })
+}
+
+/// Replays one run of a file.
+pub fn replay(path: &Path, id: Option<&str>, until: Option<u64>) -> Result<wire::Replay, CliError> {
+    let Journal {
+        execution,
+        run,
+        records,
+    } = read(path, id)?;
     let until = until.map(|until| until.min(records.len() as u64));
     let shown = until.map_or(records.len(), |until| {
         usize::try_from(until).unwrap_or(usize::MAX)

@@ -506,6 +506,18 @@ impl Story {
         );
     }
 
+    pub fn signal_that_cancels(&mut self, name: &str) {
+        let signal = SignalWorkflow {
+            name: name.to_owned(),
+            cancels: true,
+            ..Default::default()
+        };
+        let _ = self.ask(
+            &format!("signal {name}"),
+            &Request::Signal(Box::new(signal)),
+        );
+    }
+
     pub fn terminate(&mut self) {
         let _ = self.ask(
             "terminate",

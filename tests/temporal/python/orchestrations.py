@@ -4,12 +4,14 @@ Submitted over orra's HTTP, done by services on orra's SDK; each way an orchestr
 """
 
 import asyncio
+import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 from harness import attributes, check_sound, name_of, raises, shape
-from orra import Model, Project, Services
+from orra import HTTP, Model, Project, Services
 from temporalio.api.enums.v1 import EventType
 from temporalio.api.history.v1 import History
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHistory
@@ -17,7 +19,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Replayer
 from temporalio.workflow import NondeterminismError
 
-sys.path.insert(0, str(Path(__file__).parents[3] / "worker-sdk/python/orchestrion_replay"))
+PACKAGES = Path(__file__).parents[3] / "worker-sdk/python"
+sys.path.insert(0, str(PACKAGES))
 from orchestrion_replay import WORKFLOWS as PUBLISHED  # noqa: E402
 from orchestrion_replay import Different, replay  # noqa: E402
 
@@ -492,3 +495,46 @@ async def test_inputs_and_results_are_compared_too(_):
         change(changed)
         assert changed != events, change.__name__
         await raises(Different, replay(WorkflowHistory(handle.id, changed)))
+
+
+# ---- a history in a file --------------------------------------------------------------------
+
+
+async def cli(*args, **environment):
+    """Runs the engine's command line, and answers what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        os.environ["ENGINE_BINARY"], *args, env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, told = await process.communicate()
+    assert process.returncode == 0, f"{args}: {told.decode()}"
+    return out.decode()
+
+
+async def test_a_history_that_the_command_line_wrote(_):
+    handle = await submit(step("reserve", value="é"), step("deliver", after=["$task1.id"], abort_with="no road"))
+    events = await checked_end(handle, WorkflowExecutionStatus.FAILED)
+    with tempfile.TemporaryDirectory() as folder:
+        config, export, history = (str(Path(folder) / name) for name in ("config.json", "run.jsonl", "history.json"))
+        known = {"id": shop.project.id, "cli_auth": shop.project.key, "server_addr": HTTP}
+        Path(config).write_text(json.dumps({"current_project": "shop", "projects": {"shop": known}}))
+        printed = await cli("--config", config, "history", handle.id)
+        assert WorkflowHistory.from_json(handle.id, printed).events == events
+        await cli("--config", config, "audit", "export", handle.id, "--output", export)
+        await cli("--config", config, "history", "--file", export, "--output", history)
+        assert WorkflowHistory.from_json(handle.id, Path(history).read_text()).events == events
+        # The package's own command: 0 and a word for a history that replays, 1 for one that does not.
+        assert "replays: " in await package(history)
+        changed = Path(history).read_text().replace('"activityId": "task1"', '"activityId": "task9"')
+        Path(history).write_text(changed)
+        assert "does NOT replay" in await package(history, code=1)
+
+
+async def package(*files, code=0):
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGES)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-B", "-m", "orchestrion_replay", *files, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == code, out
+    return out.decode()

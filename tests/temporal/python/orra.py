@@ -35,14 +35,16 @@ class Project:
         assert answer.status_code in status, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None
 
-    async def add_service(self, name, revertible=False, takes=("id",), gives=("id",)):
-        """Registers a service over HTTP; nobody connects for it. Its id."""
-        schema = lambda names: {"type": "object", "properties": {n: {"type": "string"} for n in names}, "required": list(names)}
+    async def add_service(self, name, revertible=False, takes=()):
+        """Registers a service over HTTP; nobody connects for it. It takes an id, and what else is named. Its id."""
+        text = {"type": "string"}
+        given = {"type": "object", "properties": {"id": text, **{other: {} for other in takes}}, "required": ["id"]}
+        output = {"type": "object", "properties": {"id": text}}
         service = {
             "name": name,
             "description": f"Performs {name}",
             "revertible": revertible,
-            "schema": {"input": schema(takes), "output": schema(gives)},
+            "schema": {"input": given, "output": output},
         }
         return (await self.call("POST", "/register/service", service))["id"]
 

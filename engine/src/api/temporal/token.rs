@@ -55,7 +55,7 @@ pub struct TaskToken {
     pub workflow_type: String,
     #[prost(int64, tag = "16")]
     last_event_id: i64,
-    /// Whether the activity undoes a task of an orchestration.
+    /// Whether the activity undoes what another did.
     #[prost(bool, tag = "17")]
     pub revert: bool,
 }

@@ -155,12 +155,14 @@ impl Answering {
     /// A task's success for an activity that is not open. If it closed without one, the run must know: something was done.
     async fn late(&self, attempt: &Attempt, to: &Assignment, result: &[u8]) -> Settled {
         let event = to.scheduled_event_id;
-        let ending = match locate_event(&self.handle, Some(&self.service_id), &to.target, event) {
-            Ok(located) => located.ending,
+        let service = Some(self.service_id.as_str());
+        let located = match locate_event(&self.handle, service, &to.target, event) {
+            Ok(located) => located,
             Err(lost) => return self.lost(attempt, lost),
         };
-        if ending != Ending::WithoutResult {
-            tracing::debug!(service = %self.service_id, execution = %attempt.execution_id, "a result came twice");
+        // Workflow code of others knows nothing of late results.
+        if located.ending != Ending::WithoutResult || !located.builtin {
+            tracing::debug!(service = %self.service_id, execution = %attempt.execution_id, "a result came twice, or too late");
             return Settled::Refused;
         }
         let request_id = signal_id(attempt, to);

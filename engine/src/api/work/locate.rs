@@ -13,7 +13,7 @@ use orchestrion_proto::v1::note;
 use super::key::ActivityKey;
 use super::{Assignment, Attempt};
 use crate::engine::handle::{CallError, Handle, Run, Target};
-use crate::orchestration::{COMPENSATION_HEADER, REVERT_TYPE_SUFFIX};
+use crate::orchestration::{COMPENSATION_HEADER, REVERT_TYPE_SUFFIX, is_builtin};
 use crate::registry::ids::execution_id;
 
 /// How an activity stands.
@@ -34,6 +34,8 @@ pub struct Located {
     pub assignment: Assignment,
     /// How it stands.
     pub ending: Ending,
+    /// Whether it is an orchestration's.
+    pub builtin: bool,
 }
 
 /// Why nothing was found.
@@ -110,7 +112,9 @@ fn find(
     if service_id.is_some() && queue != service_id {
         return Err(Lost::Nowhere("the activity is another service's"));
     }
+    let workflow_type = workflow_type(run);
     let revert = is_revert(
+        workflow_type,
         scheduled
             .activity_type
             .as_ref()
@@ -141,12 +145,24 @@ fn find(
             revert,
         },
         ending,
+        builtin: is_builtin(workflow_type),
     })
 }
 
-/// A service may be named `x.revert`; only a revert of ours has the header as well.
-pub fn is_revert(activity_type: &str, has_context: bool) -> bool {
-    has_context && activity_type.ends_with(REVERT_TYPE_SUFFIX)
+/// In a plan a service may be named `x.revert`; only a revert of ours has the header as well. Workflow code of others says it by the type.
+pub fn is_revert(workflow_type: &str, activity_type: &str, has_context: bool) -> bool {
+    activity_type.ends_with(REVERT_TYPE_SUFFIX) && (has_context || !is_builtin(workflow_type))
+}
+
+/// The type of the workflow of a run.
+fn workflow_type(run: &Run) -> &str {
+    let first = run.records.iter().find_map(Record::event);
+    match first.and_then(|event| event.attributes.as_ref()) {
+        Some(Attributes::WorkflowExecutionStartedEventAttributes(started)) => {
+            started.workflow_type.as_ref().map_or("", |kind| &kind.name)
+        }
+        _ => "",
+    }
 }
 
 fn scheduled(event: &HistoryEvent, id: i64) -> Option<&ActivityTaskScheduledEventAttributes> {
@@ -200,14 +216,18 @@ fn started_attempts(run: &Run, event: i64) -> impl Iterator<Item = i32> + '_ {
 #[cfg(test)]
 mod tests {
     use orchestrion_history::ids::{RunId, WorkflowId};
-    use orchestrion_proto::temporal::api::common::v1::{ActivityType, Header, Payload};
+    use orchestrion_proto::temporal::api::common::v1::{
+        ActivityType, Header, Payload, WorkflowType,
+    };
     use orchestrion_proto::temporal::api::history::v1::{
         ActivityTaskCompletedEventAttributes, ActivityTaskTimedOutEventAttributes,
+        WorkflowExecutionStartedEventAttributes,
     };
     use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
     use orchestrion_proto::v1::{ActivityAttemptStarted, Note};
 
     use super::*;
+    use crate::orchestration::WORKFLOW_TYPE;
 
     const RUN: RunId = RunId([5; 16]);
 
@@ -257,6 +277,7 @@ mod tests {
     }
 
     /// ```text
+    ///   1  WorkflowExecutionStarted
     ///   5  ActivityTaskScheduled  task1 on s_a          attempts 1, 2
     ///   6  ActivityTaskScheduled  revert:task1 on s_a   attempt 1
     ///   7  ActivityTaskTimedOut   task1
@@ -276,6 +297,7 @@ mod tests {
             workflow_id: WorkflowId::parse("o_1").unwrap(),
             run_id: RUN,
             records: vec![
+                begun(WORKFLOW_TYPE),
                 schedule(5, "task1", "echo", false),
                 start(5, 1),
                 start(5, 2),
@@ -311,6 +333,32 @@ mod tests {
         assert_eq!(located.assignment.activity_id, "task1");
         assert_eq!(located.ending, Ending::WithoutResult);
         assert_eq!(found(5, "e_else").unwrap().assignment.attempt, None);
+    }
+
+    fn begun(workflow_type: &str) -> Record {
+        event(
+            1,
+            Attributes::WorkflowExecutionStartedEventAttributes(
+                WorkflowExecutionStartedEventAttributes {
+                    workflow_type: Some(WorkflowType {
+                        name: workflow_type.to_owned(),
+                    }),
+                    ..Default::default()
+                },
+            ),
+        )
+    }
+
+    #[test]
+    fn workflow_code_of_others_says_by_the_type_that_it_undoes() {
+        let mut run = run();
+        run.records[0] = begun("Shop");
+        let found = |event| {
+            let namespace = Namespace::parse("p_1").unwrap();
+            find(&run, &namespace, Some("s_a"), event, "").unwrap()
+        };
+        assert!(found(8).assignment.revert);
+        assert!(!found(5).assignment.revert && !found(5).builtin);
     }
 
     #[test]

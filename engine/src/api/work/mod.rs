@@ -13,10 +13,14 @@ pub mod locate;
 use std::time::Duration;
 
 use orchestrion_history::ids::Namespace;
+use orchestrion_proto::temporal::api::common::v1::Payload;
+use serde_json::json;
 use tokio::sync::watch;
 
 use crate::engine::handle::{Dispatch, Handle, SessionId, Target};
 use crate::orchestration::COMPENSATION_HEADER;
+use crate::orchestration::effect::rfc3339;
+use crate::orchestration::submission::json_payload;
 use crate::registry::Registry;
 use crate::registry::ids::KeyDigest;
 
@@ -33,11 +37,31 @@ pub struct Attempt {
     pub idempotency_key: String,
 }
 
-/// Whether an attempt undoes a task of an orchestration.
+/// Whether an attempt undoes what another did.
 pub fn undoes(dispatch: &Dispatch) -> bool {
-    let header = dispatch.header.as_ref();
-    let has_context = header.is_some_and(|header| header.fields.contains_key(COMPENSATION_HEADER));
-    locate::is_revert(&dispatch.activity_type, has_context)
+    let has_context = context_in(dispatch).is_some();
+    locate::is_revert(
+        &dispatch.workflow_type,
+        &dispatch.activity_type,
+        has_context,
+    )
+}
+
+/// Why an undoing is asked for: as its header says, or that a workflow wants it.
+pub fn context_of(dispatch: &Dispatch) -> Payload {
+    context_in(dispatch).cloned().unwrap_or_else(|| {
+        json_payload(&json!({
+            "orchestrationId": dispatch.workflow_id.as_str(),
+            "reason": "aborted",
+            "payload": null,
+            "timestamp": rfc3339(dispatch.scheduled_at),
+        }))
+    })
+}
+
+fn context_in(dispatch: &Dispatch) -> Option<&Payload> {
+    let header = dispatch.header.as_ref()?;
+    header.fields.get(COMPENSATION_HEADER)
 }
 
 /// An attempt a service may answer.

@@ -12,10 +12,10 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use crate::api::work::answering::RESULT_REFUSED;
-use crate::api::work::{Assignment, Attempt, MESSAGE_BYTES_MAX, Outcome, Said, key};
+use crate::api::work::{Assignment, Attempt, MESSAGE_BYTES_MAX, Outcome, Said, context_of, key};
 use crate::engine::handle::Dispatch;
+use crate::orchestration::REVERT_ID_PREFIX;
 use crate::orchestration::submission::{BadPayload, json_text, payload_text};
-use crate::orchestration::{COMPENSATION_HEADER, REVERT_ID_PREFIX};
 use crate::registry::ids::execution_id;
 
 /// What a message may be beyond its payload.
@@ -153,20 +153,15 @@ fn reverted(status: RevertStatus, error: &str, details: &[u8]) -> Outcome {
 
 /// An attempt as its worker gets it, or why it cannot.
 pub fn task(ticket: u64, mut dispatch: Dispatch, revert: bool) -> Result<Task, String> {
-    let undoing = match &dispatch.header {
-        Some(header) if revert => header
-            .fields
-            .get(COMPENSATION_HEADER)
-            .map(|context| {
-                payload_text(context)
-                    .map(|text| Undoing {
-                        context: Bytes::copy_from_slice(text),
-                    })
-                    .map_err(|e| format!("the compensation context is unreadable: {e}"))
-            })
-            .transpose()?,
-        _ => None,
-    };
+    let undoing = revert
+        .then(|| {
+            payload_text(&context_of(&dispatch))
+                .map(|text| Undoing {
+                    context: Bytes::copy_from_slice(text),
+                })
+                .map_err(|e| format!("the compensation context is unreadable: {e}"))
+        })
+        .transpose()?;
     let input = match json_text(dispatch.input.as_ref()) {
         Ok(_) => taken(dispatch.input.take()),
         Err(BadPayload::Missing) => Bytes::from_static(b"{}"),

@@ -30,10 +30,8 @@ use tonic::{Status, Streaming};
 
 use super::message::{self, Ending};
 use crate::api::work::answering::{Answering, Settled, progress};
-use crate::api::work::locate::is_revert;
-use crate::api::work::{Assignment, Attached, Outcome, Said as _, Standing};
+use crate::api::work::{Assignment, Attached, Outcome, Said as _, Standing, undoes};
 use crate::engine::handle::{self, CallError, Dispatch, NumberedAnswer};
-use crate::orchestration::COMPENSATION_HEADER;
 use crate::orchestration::submission::raw_json_payload;
 
 /// Messages that wait for their commit, for each slot of the window and at least; a worker that sends more is read no further.
@@ -238,11 +236,7 @@ impl Session {
     }
 
     fn hand_out(&mut self, dispatch: Dispatch) {
-        let has_context = dispatch
-            .header
-            .as_ref()
-            .is_some_and(|header| header.fields.contains_key(COMPENSATION_HEADER));
-        let revert = is_revert(&dispatch.activity_type, has_context);
+        let revert = undoes(&dispatch);
         let assignment = Assignment::of(&dispatch, revert);
         self.last_ticket += 1;
         let ticket = self.last_ticket;

@@ -304,7 +304,7 @@ impl Core {
                 };
                 let (sessions, absent_since) = self
                     .matching
-                    .presence(&key)
+                    .presence(&key, round.now)
                     .unwrap_or((0, Some(Timestamp::ZERO)));
                 let _ = reply.send(Presence {
                     sessions,

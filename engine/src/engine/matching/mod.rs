@@ -424,10 +424,17 @@ impl Matching {
             .is_some_and(|session| session.tasks.send(dispatch).is_ok())
     }
 
-    pub(super) fn presence(&self, key: &QueueKey) -> Option<(usize, Option<Timestamp>)> {
-        self.queues
-            .get(key)
-            .map(|queue| (queue.sessions.len(), queue.absent_since))
+    /// How many workers serve a queue, by sessions and by polls, and since when nobody does.
+    pub(super) fn presence(
+        &self,
+        key: &QueueKey,
+        now: Timestamp,
+    ) -> Option<(usize, Option<Timestamp>)> {
+        let queue = self.queues.get(key)?;
+        let pollers = queue.polls.attending(now);
+        let absent_since = queue.absent_since.filter(|_| pollers == 0);
+        let since = queue.polls.polled_at.max(absent_since);
+        Some((queue.sessions.len() + pollers, absent_since.and(since)))
     }
 
     /// Queues in which tasks wait and that nobody serves.

@@ -134,6 +134,19 @@ impl Polls {
                 .is_some_and(|at| now.since(at) < POLLER_SILENCE)
     }
 
+    /// How many workers wait here, or did lately.
+    pub(super) fn attending(&self, now: Timestamp) -> usize {
+        let lately = |at: &Timestamp| now.since(*at) < POLLER_SILENCE;
+        let waits = |identity: &str| {
+            let mut open = self.waiting.iter().filter(|poll| !poll.reply.is_closed());
+            open.any(|poll| poll.identity == identity)
+        };
+        let pollers = self.pollers.iter();
+        pollers
+            .filter(|(identity, at)| lately(at) || waits(identity))
+            .count()
+    }
+
     /// Ends the polls of one worker: it is shutting down.
     pub(super) fn end(&mut self, identity: &str) {
         self.waiting.retain(|poll| poll.identity != identity);

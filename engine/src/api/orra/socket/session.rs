@@ -23,12 +23,11 @@ use tokio::sync::{mpsc, watch};
 use super::frame::{Answer, Inbound, Message, Outbound, Work};
 use super::slots::{Slots, Tick};
 use crate::api::work::answering::{Answering, Settled};
-use crate::api::work::locate::is_revert;
-use crate::api::work::{Assignment, Attached, Attempt, Standing, key};
+use crate::api::work::{Assignment, Attached, Attempt, Standing, context_of, key, undoes};
 use crate::config::SocketSettings;
 use crate::engine::handle::Dispatch;
+use crate::orchestration::REVERT_ID_PREFIX;
 use crate::orchestration::submission::{BadPayload, json_text, payload_text};
-use crate::orchestration::{COMPENSATION_HEADER, REVERT_ID_PREFIX};
 use crate::registry::ids::execution_id;
 use crate::seams;
 
@@ -297,16 +296,9 @@ impl Connection {
     }
 
     async fn send_work(&mut self, dispatch: Dispatch, attached: &Attached) -> Result<(), End> {
-        let context = dispatch
-            .header
-            .as_ref()
-            .and_then(|header| header.fields.get(COMPENSATION_HEADER));
-        let revert = is_revert(&dispatch.activity_type, context.is_some());
-        match compose(
-            &dispatch,
-            context.filter(|_| revert),
-            &self.answering.service_id,
-        ) {
+        let revert = undoes(&dispatch);
+        let context = revert.then(|| context_of(&dispatch));
+        match compose(&dispatch, context.as_ref(), &self.answering.service_id) {
             Ok(text) => {
                 attached.release(
                     self.slots

@@ -2,6 +2,7 @@
 
 mod again;
 mod cancelling;
+mod numbering;
 mod planning;
 mod replaying;
 mod running;
