@@ -8,10 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrion::api::work::answering::{Answering, Settled};
-use orchestrion::api::work::locate::is_revert;
-use orchestrion::api::work::{Assignment, Attempt, Outcome, Said, key};
+use orchestrion::api::work::{Assignment, Attempt, Outcome, Said, key, undoes};
 use orchestrion::engine::Dispatch;
-use orchestrion::orchestration::COMPENSATION_HEADER;
 use orchestrion::registry::ids::execution_id;
 use orchestrion::seams;
 use orchestrion_history::ids::{Namespace, TaskQueueName};
@@ -112,9 +110,7 @@ fn release_all(service: &Service, life: u64, session: u64) {
 
 async fn handle(service: &Rc<Service>, dispatch: Dispatch, session: u64) {
     let world = &service.world;
-    let has_context = (dispatch.header.as_ref())
-        .is_some_and(|header| header.fields.contains_key(COMPENSATION_HEADER));
-    let revert = is_revert(&dispatch.activity_type, has_context);
+    let revert = undoes(&dispatch);
     let attempt = Attempt {
         execution_id: execution_id(
             dispatch.run_id,
