@@ -538,3 +538,15 @@ async def package(*files, code=0):
     out, _ = await process.communicate()
     assert process.returncode == code, out
     return out.decode()
+
+
+# ---- a run over a kill of the engine --------------------------------------------------------
+
+
+async def test_a_run_that_survives_a_kill_of_the_engine(stage):
+    task = step("slow", after=["$task1.id"], sleep_ms=1_500)
+    handle = await submit(step("reserve"), task, step("deliver", after=["$task2.id"], abort_with="no road"))
+    await shop.services.until("started", task[1]["id"])
+    await stage.kill()
+    events = await checked_end(handle, WorkflowExecutionStatus.FAILED)
+    assert scheduled(events) == ["task1", "task2", "task3", "revert:task2", "revert:task1"]

@@ -72,7 +72,7 @@ def _policy(attempts, initial_ms, factor, max_ms, for_good):
     )
 
 
-@dataclass
+@dataclass(eq=False)
 class Task:
     """A task of the plan, and how far it is.
 

@@ -173,10 +173,12 @@ def revert_outcome(given):
     if status == "partial":
         return RevertOutcome("partial", error)
     if status == "expired":
-        return RevertOutcome("expired", error or "the service says that it is too late")
-    if status == "failed":
-        return RevertOutcome("failed", error or "the service gave no reason")
-    return RevertOutcome("failed", error or f"the service answered with the unknown status {json.dumps(status)}")
+        otherwise = "the service says that it is too late"
+    elif status == "failed":
+        otherwise = "the service gave no reason"
+    else:
+        status, otherwise = "failed", f"the service answered with the unknown status {json.dumps(status)}"
+    return RevertOutcome(status, otherwise if error is None else error)
 
 
 def revert_failure(error):
