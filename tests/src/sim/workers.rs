@@ -320,6 +320,8 @@ async fn turn(world: &World, handle: &Handle, task: WorkflowTaskDispatch, own: &
     let (messages, mut commands, updates) = updates_of(&task);
     commands.extend(script::turn(&events));
     let mark = world.ledger.borrow_mut().mark("a turn");
+    let of = task.start.scheduled_event_id;
+    (world.ledger.borrow_mut().turns).insert(mark.clone(), of);
     let complete = CompleteWorkflowTask {
         start: task.start.clone(),
         commands,
