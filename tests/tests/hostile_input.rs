@@ -31,8 +31,8 @@ use orchestrion_tests::plan::Plan;
 use orchestrion_tests::project::{Action, Project};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use rand::rngs::StdRng;
 use rand::SeedableRng;
+use rand::rngs::StdRng;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 

@@ -64,26 +64,26 @@ fn write_until_killed() {
     }
 }
 
-/// Answers how many commits were acknowledged before the power went, and how many are there behind it.
-fn cut(folder: &Path, env: &[(&'static str, String)], power: &PowerCut) -> (usize, usize) {
+/// Starts the writer, and kills it when enough is acknowledged; answers how much was.
+fn write(env: &[(&'static str, String)]) -> usize {
     let mut writer = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "write_until_killed", "--nocapture"])
         .envs(env.iter().cloned())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut acknowledged = 0;
+    let told = |line: &std::io::Result<String>| line.as_ref().unwrap().contains("acknowledged");
     let mut lines = BufReader::new(writer.stdout.take().unwrap()).lines();
-    while acknowledged < COMMITS {
-        let line = lines.next().expect("the writer goes on").unwrap();
-        acknowledged += usize::from(line.contains("acknowledged"));
-    }
+    let first = lines.by_ref().filter(told).take(COMMITS).count();
     writer.kill().unwrap();
     writer.wait().unwrap();
     // What it said after that counts too.
-    acknowledged += lines
-        .filter(|line| line.as_ref().is_ok_and(|l| l.contains("acknowledged")))
-        .count();
+    first + lines.filter(told).count()
+}
+
+/// Answers how many commits were acknowledged before the power went, and how many are there behind it.
+fn cut(folder: &Path, env: &[(&'static str, String)], power: &PowerCut) -> (usize, usize) {
+    let acknowledged = write(env);
     power.strike();
     let store = open(folder, true);
     let kept = store
@@ -121,6 +121,30 @@ fn a_power_cut_takes_nothing_that_was_acknowledged() {
             "{acknowledged} were acknowledged, {kept} are there"
         );
     }
+}
+
+/// A process was killed before it could sync; the next one read what it left, and may have told others of it.
+#[test]
+fn what_a_store_found_when_it_was_opened_survives_a_power_cut() {
+    let home = tempfile::tempdir().unwrap();
+    let Some((folder, power)) = power_over(&home) else {
+        return;
+    };
+    let mut unsynced = power.env("");
+    unsynced.push(("UNSYNCED", "1".to_owned()));
+    let written = write(&unsynced);
+    // It is opened, and the power goes at its first commit.
+    write(&power.env(""));
+    power.strike();
+    let store = open(&folder, true);
+    let kept = store
+        .scan(&KeyRange::outbox(SHARD), usize::MAX, false)
+        .unwrap();
+    assert!(
+        kept.entries.len() >= written,
+        "{written} were found at the start, {} are there",
+        kept.entries.len()
+    );
 }
 
 #[test]
