@@ -43,8 +43,7 @@ bench: setup ## how fast the core is: decide and apply, encode, decode, fold
 	$(ENV) cargo bench --package orchestrion-benches
 
 sim: setup ## random worlds in which everything goes wrong: SEED=7 runs one, SEEDS=500 so many, MINUTES=10 so long
-	@$(ENV) cargo build --profile sim --package orchestrion-tests --bin sim
-	@$(ENV) SEED="$(SEED)" SEEDS="$(SEEDS)" MINUTES="$(MINUTES)" "$$CARGO_TARGET_DIR/sim/sim"
+	@$(ENV) SEED="$(SEED)" SEEDS="$(SEEDS)" MINUTES="$(MINUTES)" cargo run --quiet --profile "$(or $(PROFILE),dev)" --package orchestrion-tests --bin sim
 
 soak: setup ## the tests that take minutes because they wait in real time
 	@SOAK=1 setup/test.sh
