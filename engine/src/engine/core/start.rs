@@ -47,7 +47,13 @@ impl Core {
         match verdict {
             Verdict::Repeated | Verdict::Start => Ok(Accepted {
                 run_id,
-                reply: Reply::Repeated,
+                reply: match &holder {
+                    // It had only attached to what another start began.
+                    Some((_, holder)) if holder.create_request_id != start.request_id => {
+                        Reply::Existing
+                    }
+                    _ => Reply::Repeated,
+                },
             }),
             Verdict::UseExisting => {
                 self.find(&existing)?;
@@ -104,7 +110,8 @@ impl Core {
             };
             self.step(round, run, &Request::Attach(Box::new(attach)))?;
         }
-        if let Some(signal) = start.signal {
+        if let Some(mut signal) = start.signal {
+            signal.ends_start_delay = true;
             self.step(round, run, &Request::Signal(signal))?;
         }
         Ok(())
