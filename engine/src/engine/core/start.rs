@@ -14,6 +14,7 @@ use orchestrion_proto::temporal::api::enums::v1::{
 use crate::engine::builtin;
 use crate::engine::handle::{Accepted, CallError, Target};
 use crate::engine::round::{Round, RunKey};
+use crate::engine::tail::Tail;
 use crate::orchestration::Interpreter;
 
 use super::{Core, Execution};
@@ -209,6 +210,8 @@ impl Core {
             listed_status: None,
             snapshot_records: 0,
             last_used: self.rounds,
+            used_at: self.now,
+            tail: Tail::default(),
         };
         self.executions.insert(run.clone(), execution);
     }
