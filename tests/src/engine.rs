@@ -124,6 +124,14 @@ impl Engine {
         self.folder().join("data")
     }
 
+    /// From its next start on it has these in its environment, and nothing of what it was launched with.
+    pub fn set_env(&mut self, env: Vec<(&'static str, String)>) {
+        let named = env
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
+        self.env = named.collect();
+    }
+
     /// Starts it on the same data and ports, without waiting for it.
     pub fn spawn(&mut self) {
         assert!(self.process.is_none(), "the engine already runs");

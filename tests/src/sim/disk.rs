@@ -55,6 +55,9 @@ struct State {
     unreadable: u32,
     kill: Option<KillAt>,
     damaged: BTreeSet<Vec<u8>>,
+    break_down: bool,
+    /// It takes nothing any more until it is opened anew, and this may turn up then.
+    broken: Option<Batch>,
     commits: u64,
 }
 
@@ -90,6 +93,26 @@ impl SimDisk {
         self.state().kill = Some(at);
     }
 
+    /// The next commit fails in its middle, and so does everything that would be written before the next start; what became of that commit
+    /// shows only then.
+    pub fn break_in_next_commit(&self) {
+        self.state().break_down = true;
+    }
+
+    /// Whether it takes nothing any more until it is opened anew.
+    pub fn is_broken(&self) -> bool {
+        self.state().broken.is_some()
+    }
+
+    /// It is opened anew: what is there is synced, as a store does that reads its log. The commit in which it broke is there, or it is not;
+    /// answers what turned up.
+    pub fn open_anew(&self, turns_up: bool) -> Option<Batch> {
+        let broken = self.state().broken.take().filter(|_| turns_up);
+        let found = broken.filter(|batch| self.write(batch).is_ok());
+        self.sync();
+        found
+    }
+
     /// A bit of this value flips: the store notices whenever it reads it.
     pub fn damage(&self, key: &Key) {
         self.state().damaged.insert(key.encode());
@@ -99,12 +122,18 @@ impl SimDisk {
     pub fn heal(&self) {
         let mut state = self.state();
         (state.refuse, state.full, state.unreadable, state.kill) = (None, false, 0, None);
+        state.break_down = false;
     }
 
     /// Whether a failure is still to come.
     pub fn is_armed(&self) -> bool {
         let state = self.state();
-        state.refuse.is_some() || state.full || state.unreadable > 0 || state.kill.is_some()
+        state.refuse.is_some()
+            || state.full
+            || state.unreadable > 0
+            || state.kill.is_some()
+            || state.break_down
+            || state.broken.is_some()
     }
 
     /// The power goes: what was not synced is not there any more. Answers whether anything was lost.
@@ -181,6 +210,17 @@ impl SimDisk {
         Ok(())
     }
 
+    fn works(&self, operation: &'static str) -> Result<(), StoreError> {
+        match self.is_broken() {
+            true => Err(StoreError::new(
+                StoreErrorKind::Unavailable,
+                operation,
+                "the simulated disk is broken until it is opened anew",
+            )),
+            false => Ok(()),
+        }
+    }
+
     fn sync(&self) {
         self.state().unsynced.clear();
     }
@@ -210,6 +250,7 @@ impl SimDisk {
 
 impl Store for SimDisk {
     fn acquire(&self, shard: ShardId) -> Result<RangeId, StoreError> {
+        self.works("acquire")?;
         let range = self.visible.acquire(shard)?;
         let mut state = self.state();
         let place = usize::from(shard.0);
@@ -223,6 +264,11 @@ impl Store for SimDisk {
     fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
         if batch.shards.iter().all(|write| write.ops.is_empty()) {
             return self.visible.commit(batch);
+        }
+        self.works("commit")?;
+        if std::mem::take(&mut self.state().break_down) {
+            self.state().broken = Some(batch.clone());
+            return self.works("commit");
         }
         let (refused, kill) = {
             let mut state = self.state();

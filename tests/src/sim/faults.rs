@@ -19,6 +19,8 @@ pub struct Profile {
     pub kills_in_commit: u64,
     /// A commit is refused.
     pub refusals: u64,
+    /// The disk breaks in a commit, and writes nothing before the next start.
+    pub breakdowns: u64,
     /// The disk is full for a while.
     pub full: u64,
     /// Reads fail for a while.
@@ -40,6 +42,7 @@ impl Profile {
         kills: 0,
         kills_in_commit: 0,
         refusals: 0,
+        breakdowns: 0,
         full: 0,
         unreadable: 0,
         jumps: 0,
@@ -61,6 +64,7 @@ impl Profile {
             kills: some(4),
             kills_in_commit: some(4),
             refusals: some(8),
+            breakdowns: some(2),
             full: some(2),
             unreadable: some(2),
             jumps: some(2),
@@ -89,7 +93,8 @@ pub enum Strike {
 
 /// Draws what goes wrong in this step.
 pub fn strike(dice: &mut Dice, profile: &Profile, disk: &SimDisk, say: impl Fn(String)) -> Strike {
-    if dice.per_mille(profile.kills) {
+    // Somebody notices that nothing is written any more.
+    if dice.per_mille(profile.kills) || (disk.is_broken() && dice.per_mille(50)) {
         return Strike::Kill {
             power: dice.roll(2) == 0,
         };
@@ -102,6 +107,10 @@ pub fn strike(dice: &mut Dice, profile: &Profile, disk: &SimDisk, say: impl Fn(S
     if dice.per_mille(profile.refusals) {
         say("the next commit is refused".to_owned());
         disk.refuse_next(StoreErrorKind::Unavailable);
+    }
+    if dice.per_mille(profile.breakdowns) {
+        say("the disk breaks in the next commit".to_owned());
+        disk.break_in_next_commit();
     }
     if dice.per_mille(profile.full) {
         say("the disk is full".to_owned());

@@ -61,6 +61,8 @@ pub struct Ledger {
     pub news: BTreeSet<String>,
     /// By workflow id.
     pub executions: BTreeMap<String, Wanted>,
+    /// The scheduling event of the workflow task that each answer is for, by mark.
+    pub turns: BTreeMap<String, i64>,
     /// By tenant, run and scheduling event.
     pub holders: BTreeMap<(Namespace, RunId, i64), Held>,
     /// Workflow ids that somebody was told are out of service.

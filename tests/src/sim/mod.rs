@@ -55,7 +55,7 @@ use orchestrion::seams::VirtualSleeps;
 use orchestrion_history::ids::{Timestamp, WorkflowId};
 use orchestrion_history::request::{Request, SignalWorkflow};
 use orchestrion_history::state::MutableState;
-use orchestrion_history::store::Store as _;
+use orchestrion_history::store::{Op, Store as _};
 use tokio::sync::oneshot;
 
 use self::dice::Dice;
@@ -292,6 +292,10 @@ impl Stage {
         self.with.receivers.behave();
         self.with.disk.heal();
         self.zombie = None;
+        if self.with.disk.is_broken() {
+            self.kill(false)?;
+            self.zombie = None;
+        }
         Ok(())
     }
 
@@ -424,7 +428,7 @@ impl Stage {
         self.executor.end(Owner::Process(life.number));
         // A kill does not take back what was written; a power cut does.
         let lost = power && self.with.disk.cut_power();
-        if !power && self.dice.roll(4) == 0 {
+        if !power && self.dice.roll(2) == 0 {
             self.zombie = Some(life);
         }
         if self.dice.per_mille(self.profile.lost_indexes) && !lost && !self.indexes_lost {
@@ -443,9 +447,29 @@ impl Stage {
         Ok(())
     }
 
+    /// The disk is opened anew. The commit in which it broke may turn up: whoever was told no about it cannot know.
+    fn open_anew(&mut self) {
+        // Indexes that were dropped were so behind it.
+        let turns_up = self.dice.roll(2) == 0 && !self.indexes_lost;
+        let Some(batch) = self.with.disk.open_anew(turns_up) else {
+            return;
+        };
+        self.world
+            .say(|| "a commit turns up that had failed".to_owned());
+        let mut ledger = self.world.ledger.borrow_mut();
+        for op in batch.shards.iter().flat_map(|write| &write.ops) {
+            if let Op::Put(_, value) = op {
+                for mark in ledger::marks_in(value) {
+                    ledger.settled(&mark, false);
+                }
+            }
+        }
+    }
+
     fn begin(&mut self) -> Outcome<()> {
         self.lives += 1;
         self.contested = false;
+        self.open_anew();
         let (number, seed) = (self.lives, self.dice.seed());
         let healthy = !self.with.disk.is_armed();
         let begun = catch_unwind(AssertUnwindSafe(|| {
@@ -504,7 +528,11 @@ impl Stage {
         self.world
             .say(|| format!("life {} is not dead", zombie.number));
         let now = self.world.now();
-        let calls: Vec<Call> = zombie.calls.try_iter().collect();
+        // What its own workers put is theirs alone: they ended with it.
+        let asked = zombie.calls.try_iter();
+        let calls: Vec<Call> = asked
+            .filter(|call| !matches!(call, Call::Put { .. }))
+            .collect();
         let round = catch_unwind(AssertUnwindSafe(|| {
             zombie.core.round(now, calls.into_iter());
         }));

@@ -117,6 +117,11 @@ async fn poll(
         Some(polled) => polled?,
         None => answer.last_chance()?,
     };
+    if world.mishap(20) {
+        // The socket broke before the task was read: what its owner does then.
+        door.handle.give_back(polled);
+        return None;
+    }
     received(world, namespace, queue, &polled);
     Some((door.handle, polled))
 }
@@ -320,6 +325,8 @@ async fn turn(world: &World, handle: &Handle, task: WorkflowTaskDispatch, own: &
     let (messages, mut commands, updates) = updates_of(&task);
     commands.extend(script::turn(&events));
     let mark = world.ledger.borrow_mut().mark("a turn");
+    let of = task.start.scheduled_event_id;
+    (world.ledger.borrow_mut().turns).insert(mark.clone(), of);
     let complete = CompleteWorkflowTask {
         start: task.start.clone(),
         commands,

@@ -167,6 +167,22 @@ impl Seen {
     }
 }
 
+/// A workflow task is completed by whoever was given that task.
+fn is_of_its_task(view: &View<'_>, record: &Record) -> Check {
+    let Some(A::WorkflowTaskCompletedEventAttributes(done)) =
+        record.event().and_then(|event| event.attributes.as_ref())
+    else {
+        return Ok(());
+    };
+    match view.ledger.turns.get(&done.identity) {
+        Some(of) if *of != done.scheduled_event_id => Err(format!(
+            "the workflow task of event {} is completed by the answer to that of event {of}",
+            done.scheduled_event_id
+        )),
+        _ => Ok(()),
+    }
+}
+
 impl Invariant for Outcomes {
     fn name(&self) -> &'static str {
         "outcomes"
@@ -175,7 +191,8 @@ impl Invariant for Outcomes {
     fn after_step(&mut self, view: &View<'_>) -> Check {
         for (run, record) in &view.news.records {
             let seen = self.runs.entry(run.clone()).or_default();
-            seen.record(record).map_err(|why| {
+            let told = is_of_its_task(view, record).and_then(|()| seen.record(record));
+            told.map_err(|why| {
                 let id = &view.observer.runs[run].state.workflow_id;
                 format!("{id}: {why}")
             })?;
