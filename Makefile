@@ -39,8 +39,10 @@ check: setup ## formatting, clippy, documentation, licences and advisories of de
 		echo "check: SKIPPED the Dockerfile: hadolint is not published for this kind of machine"; \
 	fi
 
-bench: setup ## how fast the core is: decide and apply, encode, decode, fold
-	$(ENV) cargo bench --package orchestrion-benches
+bench: setup ## how fast it is: the workloads over the public wires (ROWS="W1 W6" chooses), then the core alone
+	$(ENV) cargo build --release --package orchestrion --package orchestrion-benches --bins
+	@$(ENV) "$$CARGO_TARGET_DIR/release/load" --json "$$CARGO_TARGET_DIR/bench.json" $(ROWS)
+	$(ENV) cargo bench --package orchestrion-benches --benches
 
 sim: setup ## random worlds in which everything goes wrong: SEED=7 runs one, SEEDS=500 so many, MINUTES=10 so long
 	@$(ENV) SEED="$(SEED)" SEEDS="$(SEEDS)" MINUTES="$(MINUTES)" cargo run --quiet --profile "$(or $(PROFILE),dev)" --package orchestrion-tests --bin sim

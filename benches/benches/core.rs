@@ -36,7 +36,11 @@ fn core(c: &mut Criterion) {
     group.bench_function("decode", |b| b.iter(|| decode_entry(&entry).unwrap()));
     group.bench_function("fold", |b| b.iter(|| replay::fold(&records).unwrap()));
     group.bench_function("decode and fold", |b| {
-        b.iter(|| replay::fold(&decode_entry(&entry).unwrap()).unwrap())
+        b.iter(|| {
+            let mut state = MutableState::default();
+            replay::fold_entry(&mut state, &entry).unwrap();
+            state
+        })
     });
     group.finish();
 }

@@ -3,10 +3,19 @@
 use orchestrion_history::ids::Timestamp;
 use orchestrion_history::limits::Limits;
 use orchestrion_history::record::Record;
-use orchestrion_history::request::{Request, SignalWorkflow, StartWorkflow};
+use orchestrion_history::request::{
+    CompleteWorkflowTask, Request, SignalWorkflow, StartWorkflow, WorkflowTaskStart,
+};
 use orchestrion_history::state::MutableState;
 use orchestrion_history::{Context, apply, decide};
-use orchestrion_proto::temporal::api::common::v1::{Payload, Payloads};
+use orchestrion_proto::prost_wkt_types::Duration;
+use orchestrion_proto::temporal::api::command::v1::command::Attributes;
+use orchestrion_proto::temporal::api::command::v1::{
+    Command, ScheduleActivityTaskCommandAttributes,
+};
+use orchestrion_proto::temporal::api::common::v1::{ActivityType, Payload, Payloads};
+use orchestrion_proto::temporal::api::enums::v1::CommandType;
+use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
 
 const EPOCH: i64 = 1_700_000_000_000_000_000;
 
@@ -37,8 +46,8 @@ pub fn start() -> Request {
     }))
 }
 
-/// A signal with a JSON string of 100 letters.
-pub fn signal() -> Request {
+/// A JSON string of 100 letters.
+fn payloads() -> Payloads {
     let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
     let data = format!("\"{}\"", "x".repeat(100)).into_bytes();
     let payload = Payload {
@@ -46,13 +55,52 @@ pub fn signal() -> Request {
         data,
         ..Default::default()
     };
+    Payloads {
+        payloads: vec![payload],
+    }
+}
+
+/// A signal with a JSON string of 100 letters.
+pub fn signal() -> Request {
     Request::Signal(Box::new(SignalWorkflow {
         name: "bench".to_owned(),
-        input: Some(Payloads {
-            payloads: vec![payload],
-        }),
+        input: Some(payloads()),
         ..Default::default()
     }))
+}
+
+/// The answer to a workflow task that asks for so many activities.
+pub fn complete_with_activities(start: WorkflowTaskStart, count: usize) -> CompleteWorkflowTask {
+    let command = |number: usize| {
+        let attributes = ScheduleActivityTaskCommandAttributes {
+            activity_id: number.to_string(),
+            activity_type: Some(ActivityType {
+                name: "bench".to_owned(),
+            }),
+            task_queue: Some(TaskQueue {
+                name: "bench".to_owned(),
+                ..Default::default()
+            }),
+            input: Some(payloads()),
+            start_to_close_timeout: Some(Duration {
+                seconds: 3_600,
+                nanos: 0,
+            }),
+            ..Default::default()
+        };
+        Command {
+            command_type: CommandType::ScheduleActivityTask.into(),
+            attributes: Some(Attributes::ScheduleActivityTaskCommandAttributes(
+                attributes,
+            )),
+            ..Default::default()
+        }
+    };
+    CompleteWorkflowTask {
+        start,
+        commands: (0..count).map(command).collect(),
+        ..Default::default()
+    }
 }
 
 /// The journal of a run with so many signals.

@@ -9,6 +9,7 @@
 pub mod acts;
 pub mod api;
 pub mod audit;
+pub mod backup;
 pub mod cli;
 pub mod compensations;
 pub mod config;

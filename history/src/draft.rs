@@ -287,6 +287,13 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Schedules a workflow task unless one is pending or the run is closed: a first one does not wait for its time any longer.
+    pub(crate) fn end_start_delay(&mut self) {
+        if self.workflow_task == Pending::None && !self.closed {
+            self.schedule_workflow_task(&self.state.task_queue, self.state.task_timeout);
+        }
+    }
+
     /// Schedules a workflow task.
     pub(crate) fn schedule_workflow_task(&mut self, queue: &str, timeout: i64) {
         self.workflow_task = Pending::Scheduled;

@@ -28,4 +28,4 @@ pub mod wire;
 
 mod draft;
 
-pub use machines::{Context, Illegal, apply, decide};
+pub use machines::{Context, Illegal, apply, apply_sized, decide};

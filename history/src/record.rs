@@ -146,22 +146,35 @@ fn put<M: Message>(out: &mut BytesMut, field: u8, message: &M) {
 
 /// The records of one entry, in order, with references where payloads were taken out: [`crate::store::read_entry`] puts them back.
 pub fn decode_entry(entry: &[u8]) -> Result<Vec<Record>, CorruptEntry> {
-    let mut records = Vec::new();
-    for part in parts(entry) {
-        let part = part?;
+    decode_each(entry)
+        .map(|record| record.map(|(record, _)| record))
+        .collect()
+}
+
+/// Like [`decode_entry`], one after the other, each with the bytes of its message.
+pub fn decode_each(
+    entry: &[u8],
+) -> impl Iterator<Item = Result<(Record, usize), CorruptEntry>> + '_ {
+    parts(entry).filter_map(|part| {
+        let part = match part {
+            Ok(part) => part,
+            Err(error) => return Some(Err(error)),
+        };
+        let record = match part.field {
+            EVENT_FIELD => HistoryEvent::decode(part.body).map(|e| Record::Event(Box::new(e))),
+            REFERENCE_FIELD => return None,
+            _ => Note::decode(part.body).map(|note| Record::Note(Box::new(note))),
+        };
         let corrupt = |error: orchestrion_proto::prost::DecodeError| CorruptEntry {
             at: part.at,
             reason: error.to_string(),
         };
-        records.push(if part.field == EVENT_FIELD {
-            Record::Event(Box::new(HistoryEvent::decode(part.body).map_err(corrupt)?))
-        } else if part.field == REFERENCE_FIELD {
-            continue;
-        } else {
-            Record::Note(Box::new(Note::decode(part.body).map_err(corrupt)?))
-        });
-    }
-    Ok(records)
+        Some(
+            record
+                .map(|record| (record, part.body.len()))
+                .map_err(corrupt),
+        )
+    })
 }
 
 /// The fragments of `History` in an entry: each event's bytes with its field header, ready to be copied to a wire.

@@ -517,6 +517,8 @@ pub struct SignalWorkflow {
     pub links: Vec<Link>,
     /// Whether it asks for the run's end: history then holds a cancel request right behind it, unless it holds one already.
     pub cancels: bool,
+    /// Whether a run whose start was delayed begins now: a signal that comes with a start says so, one alone does not.
+    pub ends_start_delay: bool,
 }
 
 /// See [`Request::RequestCancel`].

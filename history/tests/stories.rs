@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Story, activity_command, app_failure, complete_command, timer_command};
-use orchestrion_history::request::{ActivityRef, Rejection};
+use orchestrion_history::request::{ActivityRef, Rejection, Request, SignalWorkflow};
 use orchestrion_proto::temporal::api::enums::v1::TimeoutType;
 
 #[test]
@@ -395,6 +395,58 @@ fn a_run_ends_at_its_deadline() {
         "
         > fire
          6 WorkflowExecutionTimedOut Timeout
+        ",
+    );
+}
+
+#[test]
+fn a_delayed_start_waits_for_its_time_a_cancellation_or_a_second_start_with_a_signal() {
+    let delayed = || {
+        let mut story = Story::started_with(|start| start.first_task_backoff = 60_000_000_000);
+        story.quiet();
+        story.signal("one");
+        story
+    };
+    let mut story = delayed();
+    story.advance_ms(60_000);
+    story.fire();
+    story.check(
+        "
+        > signal one
+         2 WorkflowExecutionSignaled one
+        > fire
+         3 WorkflowTaskScheduled
+        ",
+    );
+    let mut story = delayed();
+    let cancel = Request::RequestCancel(Box::default());
+    story.ask("cancel", &cancel).unwrap();
+    story.advance_ms(60_000);
+    story.fire();
+    story.check(
+        "
+        > signal one
+         2 WorkflowExecutionSignaled one
+        > cancel
+         3 WorkflowExecutionCancelRequested
+         4 WorkflowTaskScheduled
+        > fire
+        ",
+    );
+    let mut story = delayed();
+    let with_start = Request::Signal(Box::new(SignalWorkflow {
+        name: "two".to_owned(),
+        ends_start_delay: true,
+        ..Default::default()
+    }));
+    story.ask("signal with start", &with_start).unwrap();
+    story.check(
+        "
+        > signal one
+         2 WorkflowExecutionSignaled one
+        > signal with start
+         3 WorkflowExecutionSignaled two
+         4 WorkflowTaskScheduled
         ",
     );
 }

@@ -38,11 +38,17 @@ impl FakeSdk {
     /// Registers a service.
     pub async fn register_as(project: &Project, service: &Value) -> Self {
         let id = project.add_service(service).await;
+        Self::known(project, &id)
+    }
+
+    /// One that is registered already.
+    pub fn known(project: &Project, id: &str) -> Self {
         let url = format!(
             "{}/ws?serviceId={id}&apiKey={}",
             project.url.replace("http", "ws"),
             project.key
         );
+        let id = id.to_owned();
         Self { id, url }
     }
 

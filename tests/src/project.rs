@@ -120,7 +120,8 @@ impl Project {
         );
     }
 
-    fn submission(&self, action: &Action) -> reqwest::RequestBuilder {
+    /// The request that submits an action.
+    pub fn submission(&self, action: &Action) -> reqwest::RequestBuilder {
         let request = self
             .request(Method::POST, "/orchestrations")
             .json(&action.body);

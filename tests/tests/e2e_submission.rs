@@ -131,3 +131,40 @@ async fn a_repeated_idempotency_key_is_the_same_orchestration() {
     );
     theirs.completes().await;
 }
+
+#[tokio::test]
+async fn a_caller_who_prefers_to_wait_is_answered_with_the_end() {
+    let engine = Engine::start().await;
+    let project = Project::add(&engine).await;
+    let echo = FakeSdk::register(&project, "echo", &["message"], &["message"]).await;
+    let mut socket = echo.connect().await;
+    let plan = Plan::new().constant("message", "hello").task(
+        "task1",
+        &echo.id,
+        json!({"message": "$task0.message"}),
+    );
+    let action = Action::planned(plan);
+    let submit = async |prefer: &str| {
+        let request = project
+            .submission(&action)
+            .header("prefer", prefer.to_owned());
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 202);
+        answer.json::<serde_json::Value>().await.unwrap()
+    };
+
+    // Whoever does not wait long enough learns how it stands.
+    let early = submit("respond-async, wait=0").await;
+    assert_ne!(early["status"], "completed", "{early}");
+    assert_eq!(early["results"], json!(null), "{early}");
+    let asked = socket.request().await;
+    socket.complete(&asked, json!({"message": "first"})).await;
+
+    let serve = async {
+        let asked = socket.request().await;
+        socket.complete(&asked, json!({"message": "second"})).await;
+    };
+    let (end, ()) = tokio::join!(submit("wait=60"), serve);
+    assert_eq!(end["status"], "completed", "{end}");
+    assert_eq!(end["results"], json!([{"message": "second"}]), "{end}");
+}

@@ -237,6 +237,7 @@ pub fn word(what: What) -> &'static str {
         What::NamespaceDeleted => "namespace deleted",
         What::SearchAttributeAdded => "search attribute added",
         What::SearchAttributeRemoved => "search attribute removed",
+        What::BackupMade => "backup made",
         What::ExecutionDeleted => "execution deleted",
     }
 }

@@ -7,6 +7,7 @@
 
 mod api_keys;
 mod audit;
+mod backup;
 mod cancel;
 mod client;
 mod comp_fail;
@@ -135,6 +136,8 @@ pub enum Command {
     /// Export what happened, chained and signed, and verify such exports
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Copy a server's data while it runs, into a folder on its disk; takes the admin key
+    Backup(backup::BackupArgs),
     /// Manage the client's configuration
     #[command(subcommand)]
     Config(reset::ConfigCommand),
@@ -216,6 +219,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Command::Diff(args) => diff::run(&open()?, args).await,
         Command::Fork(args) => fork::run(&open()?, args).await,
         Command::Audit(command) => audit::run(&open()?, command).await,
+        Command::Backup(args) => backup::run(&open()?, args).await,
         Command::Config(command) => reset::run(&open()?, command),
         Command::Health(args) => health::run(&args, cli.json).await,
         Command::Completions(args) => manual::completions(&args),

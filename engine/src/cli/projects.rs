@@ -89,7 +89,7 @@ struct Joined {
 }
 
 /// The key that is given, or the one that `login` kept for this server.
-fn admin_key_for(
+pub(super) fn admin_key_for(
     session: &Session,
     server: &str,
     given: Option<String>,
@@ -101,7 +101,8 @@ fn admin_key_for(
     Ok(login::kept_key(&session.file.load()?, &server))
 }
 
-fn admin_only(error: CliError, client: &Client, had_key: bool) -> CliError {
+/// What a refusal of the admin key means.
+pub(super) fn admin_only(error: CliError, client: &Client, had_key: bool) -> CliError {
     match (error, had_key) {
         (
             CliError::Refused {

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use super::call::NumberedAnswer;
 use super::call::{Call, Poller, ReplyTo};
+use super::tail::Tail;
 use crate::visibility::Index;
 
 /// Which execution: without a run id, the newest run.
@@ -432,12 +433,14 @@ impl Handle {
 }
 
 /// How far a run has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// Records in its journal.
     pub records: u64,
     /// Whether it has ended.
     pub closed: bool,
+    /// The end of its journal, for those who waited for its end.
+    pub tail: Option<Tail>,
 }
 
 /// Who serves a queue.

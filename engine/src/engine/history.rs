@@ -173,7 +173,7 @@ impl Handle {
 }
 
 /// The id of an encoded event with its field header: the first field of the message.
-fn event_id(fragment: &[u8]) -> i64 {
+pub(super) fn event_id(fragment: &[u8]) -> i64 {
     const EVENT_ID: u8 = 0x08;
     let mut rest = &fragment[1..];
     if decode_varint(&mut rest).is_err() || rest.first() != Some(&EVENT_ID) {

@@ -29,6 +29,7 @@ mod recovery;
 mod removal;
 mod retention;
 mod round;
+mod tail;
 mod timers;
 
 use std::sync::Arc;
@@ -47,6 +48,7 @@ pub use self::handle::{
     Accepted, CallError, Dispatch, Handle, Presence, Progress, Session, SessionId, Target,
 };
 pub use self::matching::{Described, PollAnswer, Polled};
+pub use self::tail::Tail;
 use crate::orchestration::Effect;
 use crate::seams::{Chance, Clock};
 use crate::visibility::Catalogue;
@@ -104,6 +106,8 @@ pub struct EngineOptions {
     pub round_calls_max: usize,
     /// Executions kept in memory; the longest unused leave first.
     pub cached_executions_max: usize,
+    /// Executions that nothing happened to for so long are kept on disk only.
+    pub idle_after: Duration,
     /// A snapshot is written every so many records.
     pub snapshot_records: u64,
     /// What one run may hold.
@@ -123,6 +127,7 @@ impl Default for EngineOptions {
             inbox_calls_max: 8_192,
             round_calls_max: 512,
             cached_executions_max: 10_000,
+            idle_after: Duration::from_secs(10),
             snapshot_records: 1_000,
             limits: Limits::default(),
             retention: Duration::from_secs(7 * 24 * 3_600),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use orchestrion_history::ids::{Namespace, RunId, TaskQueueName, WorkflowId};
 use orchestrion_history::request::{CompleteWorkflowTask, Reply, StartWorkflow, WorkflowTaskStart};
 use orchestrion_history::store::QueueKind;
@@ -48,6 +49,19 @@ pub struct WorkflowTaskDispatch {
     pub queries: HashMap<String, WorkflowQuery>,
     /// Updates to accept or refuse with the completion.
     pub messages: Vec<Message>,
+    /// The encoded history that its worker lacks; `None`: it is to be read.
+    pub history: Option<Bytes>,
+}
+
+impl WorkflowTaskDispatch {
+    /// The first event that its worker lacks.
+    pub fn first_event_id(&self) -> i64 {
+        if self.sticky {
+            self.previous_started_event_id + 1
+        } else {
+            1
+        }
+    }
 }
 
 /// A question to workflow code, handed to a worker by itself.

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::call::NumberedAnswer;
 use super::handle::{Accepted, CallError, Dispatch, Progress, SessionId};
 use super::matching::{AttemptKey, Polled, QueueKey};
-use super::polling::{Completed, QueryOutcome, Started, UpdateProgress};
+use super::polling::{Completed, QueryOutcome, Started, UpdateProgress, WorkflowTaskDispatch};
 use super::removal::Leaving;
 
 /// One run, in memory and in keys.
@@ -62,6 +62,15 @@ pub(super) enum Answer {
 }
 
 impl Answer {
+    /// The workflow task that goes with it.
+    pub(super) fn workflow_task(&mut self) -> Option<&mut WorkflowTaskDispatch> {
+        match self {
+            Self::Completed(_, Ok(completed)) => completed.next.as_deref_mut(),
+            Self::Started(_, Ok(started)) => started.task.as_deref_mut(),
+            _ => None,
+        }
+    }
+
     /// Sends it. Whoever does not wait any more has hung up.
     pub(super) fn send(self) {
         match self {
@@ -146,6 +155,8 @@ pub(super) struct Round {
     /// Queues in which a task or a slot became free.
     pub(super) queues: VecDeque<QueueKey>,
     appended: HashMap<RunKey, Appended>,
+    /// What was appended to each run, and from which record on, as it was written.
+    pub(super) written: Vec<(RunKey, u64, Bytes)>,
     /// Runs in the order in which they were first touched.
     pub(super) touched: Vec<(RunKey, WorkflowId)>,
     ops: BTreeMap<ShardId, Vec<Op>>,
@@ -235,11 +246,15 @@ impl Round {
         for ((namespace, run_id), appended) in self.appended.drain() {
             let key = Key::Journal {
                 shard: appended.shard,
-                namespace,
+                namespace: namespace.clone(),
                 run_id,
                 first_seq: appended.first_seq,
             };
             let ops = entry_ops(store, key, &appended.records)?;
+            if let Some(Op::Put(Key::Journal { .. }, entry)) = ops.last() {
+                self.written
+                    .push(((namespace, run_id), appended.first_seq, entry.clone()));
+            }
             self.ops.entry(appended.shard).or_default().extend(ops);
         }
         for (key, (value, _)) in self.index.drain() {

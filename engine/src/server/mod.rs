@@ -29,6 +29,7 @@ use crate::api::access::Access;
 use crate::api::orra::{Admission, Api, ApiParts, OpenSockets, Pulse, router};
 use crate::api::v1::Durations;
 use crate::audit::sign::AuditKey;
+use crate::backup::Backups;
 use crate::cli::ServeArgs;
 use crate::compensations::Compensations;
 use crate::config::{ConfigError, Settings, Sources};
@@ -48,7 +49,7 @@ use crate::registry::{Registrar, Registry};
 use crate::seams::{self, Chance, Clock, SystemChance, SystemClock};
 
 /// The store's folder within the data folder.
-const STORE_FOLDER: &str = "store";
+pub(crate) const STORE_FOLDER: &str = "store";
 /// orra's defaults, for whoever names only one of key, model and place.
 const DEFAULT_MODEL: &str = "o1-mini";
 const DEFAULT_EMBEDDINGS_MODEL: &str = "text-embedding-3-small";
@@ -437,6 +438,7 @@ impl Running {
             desk,
             durations: Durations::default(),
             audit_key,
+            backups: Backups::of(disk.clone(), folder.clone()),
         });
         let grpc = Grpc::new(&api, doors.access)?;
         tracing::debug!(tls = grpc.speaks_tls(), "serving gRPC");

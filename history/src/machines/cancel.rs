@@ -3,6 +3,8 @@
 //! ```text
 //!  not requested --CancelRequested--> requested        once; a second wish is a repeat
 //! ```
+//!
+//! It does not wait for a delayed start: the workflow is told at once.
 
 use orchestrion_proto::temporal::api::common::v1::WorkflowExecution;
 use orchestrion_proto::temporal::api::enums::v1::EventType;
@@ -44,6 +46,7 @@ pub(super) fn request(
             requested,
         )],
     );
+    draft.end_start_delay();
     Ok(draft.finish(Reply::Done))
 }
 

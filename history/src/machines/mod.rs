@@ -18,7 +18,6 @@ pub mod workflow;
 pub mod workflow_id;
 pub mod workflow_task;
 
-use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::common::v1::SearchAttributes;
 use orchestrion_proto::temporal::api::enums::v1::WorkflowTaskFailedCause;
 use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
@@ -194,6 +193,12 @@ fn fire(state: &MutableState, context: &Context<'_>) -> Transition {
 
 /// Folds one record into the state.
 pub fn apply(state: &mut MutableState, record: &Record) -> Result<(), Illegal> {
+    apply_sized(state, record, record.encoded_len())
+}
+
+/// Like [`apply`], for a record whose message is known to have so many bytes.
+pub fn apply_sized(state: &mut MutableState, record: &Record, bytes: usize) -> Result<(), Illegal> {
+    debug_assert_eq!(bytes, record.encoded_len(), "{}", record.type_name());
     let applied = match record {
         Record::Event(event) => apply_event(state, event),
         Record::Note(note) => apply_note(state, note),
@@ -209,9 +214,9 @@ pub fn apply(state: &mut MutableState, record: &Record) -> Result<(), Illegal> {
     match record {
         Record::Event(event) => {
             state.next_event_id = event.event_id + 1;
-            state.history_bytes += event.encoded_len() as u64;
+            state.history_bytes += bytes as u64;
         }
-        Record::Note(note) => state.note_bytes += note.encoded_len() as u64,
+        Record::Note(_) => state.note_bytes += bytes as u64,
     }
     Ok(())
 }

@@ -52,6 +52,9 @@ pub(super) fn receive(
         ));
     }
     draft.happened_outside(context, events);
+    if signal.cancels || signal.ends_start_delay {
+        draft.end_start_delay();
+    }
     Ok(draft.finish(Reply::Done))
 }
 

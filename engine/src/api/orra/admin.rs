@@ -15,6 +15,8 @@ use super::error::{ApiError, Kind};
 use super::json::Members;
 use super::{Api, respond};
 use crate::acts::{Act, Actor, What, Who};
+use crate::backup::BackupError;
+use crate::engine::handle::CallError;
 use crate::orchestration::effect::rfc3339;
 use crate::registry::Project;
 
@@ -78,6 +80,32 @@ pub async fn projects(
     let projects = api.registrar.registry().projects();
     let shown: Vec<ProjectJson<'_>> = projects.iter().map(|p| ProjectJson::of(p)).collect();
     Ok(respond(StatusCode::OK, &shown))
+}
+
+/// `POST /admin/backups`: the data folder as it is now, in a folder within it. Answers where, once it is whole.
+pub async fn back_up(
+    State(api): State<Api>,
+    peer: Peer,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let actor = admin(&api, &headers, peer)?;
+    let folder = api
+        .backups
+        .make(api.clock.now())
+        .await
+        .map_err(|error| match error {
+            BackupError::Store(error) => ApiError::from(CallError::from(error)),
+            error => ApiError::internal(&error),
+        })?;
+    let shown = folder.display().to_string();
+    let act = Act::new(What::BackupMade, shown.clone());
+    let act = api
+        .registrar
+        .acts()
+        .record(&Namespace::system(), &actor, act);
+    api.handle.put(vec![act]).await?;
+    tracing::info!(folder = %shown, "backup made");
+    Ok(respond(StatusCode::CREATED, &json!({ "folder": shown })))
 }
 
 /// `POST /admin/projects/{id}/apikeys`: a new key of a project, named as the body says.

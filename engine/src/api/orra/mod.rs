@@ -58,6 +58,7 @@ pub(crate) use self::auth::{Caller, authenticate};
 pub use self::health::Pulse;
 use super::v1;
 use crate::audit::sign::AuditKey;
+use crate::backup::Backups;
 use crate::compensations::Compensations;
 use crate::config::Settings;
 use crate::engine::handle::Handle;
@@ -113,6 +114,8 @@ pub struct ApiParts {
     pub durations: v1::Durations,
     /// Signs audit exports.
     pub audit_key: AuditKey,
+    /// Copies the data folder while the engine runs.
+    pub backups: Backups,
 }
 
 impl Api {
@@ -154,6 +157,7 @@ pub fn router(api: Api) -> Router {
         .route("/register/project", post(projects::register))
         .route("/admin/login", post(admin::login))
         .route("/admin/projects", get(admin::projects))
+        .route("/admin/backups", post(admin::back_up))
         .route("/admin/projects/{id}/apikeys", post(admin::add_key))
         .route("/apikeys", get(api_keys::list).post(api_keys::add))
         .route("/apikeys/{id}", delete(api_keys::revoke))

@@ -4,6 +4,7 @@
 //!  own plan   --validate--> refused, no trace | started --> 202
 //!  no plan    --started--> planning (an activity) --> 202 with the plan | 400 not actionable | 500 cannot be planned
 //!  a repeat of an Idempotency-Key --> the same orchestration, whatever became of it
+//!  Prefer: wait=SECONDS --> the answer comes with the end, or as it stands when the time is over
 //! ```
 //!
 //! Invariant: once started, a run goes on whether or not its submitter still waits.
@@ -11,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -51,6 +53,7 @@ const IDENTITY: &str = "http";
 /// The memo field by which a repeated key is told from a reused one.
 const DIGEST_MEMO: &str = "submission_digest";
 const PENDING: &str = "pending";
+const PREFER_HEADER: &str = "prefer";
 
 /// Takes a submission.
 pub async fn submit(
@@ -66,6 +69,7 @@ pub async fn submit(
         &request,
         &taken.view,
         taken.repeated,
+        taken.waited,
         &taken.services,
     )
 }
@@ -76,6 +80,8 @@ pub(crate) struct Taken {
     pub view: View,
     /// Whether the key had been used before.
     pub repeated: bool,
+    /// Whether its end was waited for.
+    pub waited: bool,
     /// The services it was judged by.
     pub services: Arc<[Service]>,
 }
@@ -135,10 +141,24 @@ pub(crate) async fn take(
         );
         return Err(ApiError::new(Kind::InvalidRequest, message).param("Idempotency-Key"));
     }
-    let view = planned(api, &target).await?;
+    let wait = preferred_wait(headers);
+    let ended = async |wait: Duration| {
+        let wait = wait.min(api.settings.http.submit_wait);
+        ended(api, &target, wait).await
+    };
+    let view = match wait {
+        None => planned(api, &target).await?,
+        // Its plan is there.
+        Some(wait) if request.plan.is_some() => ended(wait).await?,
+        Some(wait) => match planned(api, &target).await? {
+            view if view.closed => view,
+            _ => ended(wait).await?,
+        },
+    };
     Ok(Taken {
         view,
         repeated,
+        waited: wait.is_some(),
         services,
     })
 }
@@ -263,6 +283,36 @@ async fn planned(api: &Api, target: &Target) -> Result<View, ApiError> {
     }
 }
 
+/// `Prefer: wait=SECONDS` (RFC 7240): the caller would rather have the end than an early answer.
+fn preferred_wait(headers: &HeaderMap) -> Option<Duration> {
+    let preferences = headers
+        .get_all(PREFER_HEADER)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split([',', ';']));
+    preferences
+        .filter_map(|preference| preference.split_once('='))
+        .find(|(name, _)| name.trim().eq_ignore_ascii_case("wait"))
+        .and_then(|(_, seconds)| seconds.trim().parse().ok())
+        .map(Duration::from_secs)
+}
+
+/// Waits until nothing of the orchestration goes on any more, at most for so long; then as it stands.
+async fn ended(api: &Api, target: &Target, wait: Duration) -> Result<View, ApiError> {
+    let mut stop = api.stop.clone();
+    let progress = tokio::select! {
+        progress = api.handle.watch(target.clone(), u64::MAX) => Some(progress?),
+        () = seams::sleep(wait) => None,
+        _ = stop.wait_for(|stopped| *stopped) => return Err(CallError::ShuttingDown.into()),
+    };
+    let tail = progress.and_then(|progress| progress.tail);
+    let records = tail.and_then(|tail| tail.records());
+    match records.and_then(|records| View::fold(&records)) {
+        Some(view) => Ok(view),
+        None => Ok(view_of(api, target)?.0),
+    }
+}
+
 /// An orchestration as it stands, and how many records say so.
 pub(crate) fn view_of(api: &Api, target: &Target) -> Result<(View, u64), ApiError> {
     let id = target.workflow_id.as_str();
@@ -295,6 +345,7 @@ fn answer(
     request: &Request,
     view: &View,
     repeated: bool,
+    waited: bool,
     services: &[Service],
 ) -> Result<Response, ApiError> {
     // A failed planning says why in a string, a failed task in an object: that one had a plan.
@@ -320,8 +371,14 @@ fn answer(
         action: &request.action,
         data: request.data.as_deref(),
         plan: view.plan.as_ref().map(|plan| PlanJson::of(plan, services)),
-        results: (),
-        status: if repeated { &view.status } else { PENDING },
+        results: view.results.as_deref().filter(|_| waited),
+        error: view.error.as_ref().filter(|_| waited),
+        // orra's clients know a new one as pending, whatever became of it since; who waited for its end is told.
+        status: if repeated || waited {
+            &view.status
+        } else {
+            PENDING
+        },
         timestamp: rfc3339(view.started_at),
         timeout: request.timeout.map(duration::format),
         health_check_grace_period: request.grace_period.map(duration::format),
@@ -347,7 +404,9 @@ struct OrchestrationJson<'a> {
     action: &'a Action,
     data: Option<&'a [Parameter]>,
     plan: Option<PlanJson<'a>>,
-    results: (),
+    results: Option<&'a [Value]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a Value>,
     status: &'a str,
     timestamp: String,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::{Admission, Api, ApiParts, OpenSockets, Pulse, SMALL_BODY_BYTES_MAX, router};
 use crate::api::v1::Durations;
 use crate::audit::sign::AuditKey;
+use crate::backup::Backups;
 use crate::compensations::Compensations;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineOptions, NoSurroundings};
@@ -88,6 +89,7 @@ impl Server {
             desk: Arc::new(desk),
             durations: Durations::default(),
             audit_key: AuditKey::from_seed([7; 32]),
+            backups: Backups::none(),
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

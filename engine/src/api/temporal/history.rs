@@ -23,9 +23,9 @@ use tonic::{Request, Response, Status};
 
 use super::token::PageToken;
 use super::{Temporal, edge, errors};
-use crate::engine::Target;
 use crate::engine::history::{HistoryPage, Place};
 use crate::engine::polling::WorkflowTaskDispatch;
+use crate::engine::{Progress, Target};
 use crate::seams;
 
 /// Commits on a page when the caller names no number.
@@ -232,7 +232,14 @@ impl Temporal {
         let place = (&target.namespace, &target.workflow_id, run_id);
         let mut open = self.is_open(place)?;
         if open && wait {
-            self.wait_for_records(target, u64::MAX).await?;
+            let progress = self.wait_for_records(target, u64::MAX).await?;
+            let tail = progress.and_then(|progress| progress.tail);
+            if let Some(last) = tail.and_then(|tail| tail.last_event()) {
+                return Ok(Response::new(GetWorkflowExecutionHistoryResponse {
+                    history: Some(last),
+                    ..Default::default()
+                }));
+            }
             open = self.is_open(place)?;
         }
         if open {
@@ -275,16 +282,20 @@ impl Temporal {
         }
     }
 
-    async fn wait_for_records(&self, target: &Target, seen: u64) -> Result<(), Status> {
+    /// How far the run has come, unless the time to wait is over.
+    async fn wait_for_records(
+        &self,
+        target: &Target,
+        seen: u64,
+    ) -> Result<Option<Progress>, Status> {
         let mut stop = self.api.stop.clone();
         tokio::select! {
             progress = self.api.handle.watch(target.clone(), seen) => {
-                progress.map_err(errors::of_call)?;
+                progress.map(Some).map_err(errors::of_call)
             }
-            () = seams::sleep(WAIT) => {}
-            _ = stop.wait_for(|stopped| *stopped) => {}
+            () = seams::sleep(WAIT) => Ok(None),
+            _ = stop.wait_for(|stopped| *stopped) => Ok(None),
         }
-        Ok(())
     }
 
     pub(super) async fn read_history_reverse(

@@ -1,6 +1,7 @@
 //! A start and an update in one call.
 //!
-//! The start comes first and uses the run that is open, if its policy says so; a repeat of the call finds both again by their ids. When the
+//! A newest run that has the update already is answered for, open or closed. Else the start comes first and uses the run that is open, if its
+//! policy says so; a repeat of the call finds both again by their ids. When the
 //! update cannot be sent, a run that was started for it stays: it is a run like any other.
 
 use orchestrion_proto::google::rpc;
@@ -16,12 +17,17 @@ use orchestrion_proto::temporal::api::workflowservice::v1::execute_multi_operati
 };
 use orchestrion_proto::temporal::api::workflowservice::v1::{
     ExecuteMultiOperationRequest, ExecuteMultiOperationResponse, StartWorkflowExecutionResponse,
+    UpdateWorkflowExecutionRequest,
 };
+use orchestrion_history::ids::RunId;
 use orchestrion_history::request::Reply;
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
 use super::{Temporal, edge, errors};
+use crate::engine::Target;
+use crate::engine::handle::Accepted;
+use crate::engine::polling::UpdateStage;
 
 impl Temporal {
     pub(super) async fn start_and_update(
@@ -61,9 +67,15 @@ impl Temporal {
         }
         let start = self.start_of(&namespace, start)?;
         let mut target = edge::target_of(&namespace, &start.workflow_id, "")?;
-        let accepted = match self.api.handle.start(namespace, start).await {
-            Ok(accepted) => accepted,
-            Err(error) => return Err(failed(errors::of_call(error), 0)),
+        let accepted = match self.updated_before(&target, &update).await {
+            Some(run_id) => Accepted {
+                run_id,
+                reply: Reply::Existing,
+            },
+            None => match self.api.handle.start(namespace, start).await {
+                Ok(accepted) => accepted,
+                Err(error) => return Err(failed(errors::of_call(error), 0)),
+            },
         };
         target.run_id = Some(accepted.run_id);
         let updated = self.update(target, update).await;
@@ -83,6 +95,23 @@ impl Temporal {
                 })
                 .into(),
         }))
+    }
+}
+
+impl Temporal {
+    /// The newest run, when it has this very update, closed or not: nothing is to be started for it then.
+    async fn updated_before(
+        &self,
+        target: &Target,
+        update: &UpdateWorkflowExecutionRequest,
+    ) -> Option<RunId> {
+        let meta = update.request.as_ref()?.meta.as_ref()?;
+        let id = Some(meta.update_id.clone()).filter(|id| !id.is_empty())?;
+        let known = self
+            .api
+            .handle
+            .update(target.clone(), id, None, UpdateStage::Admitted);
+        Some(known.await.ok()?.run_id)
     }
 }
 

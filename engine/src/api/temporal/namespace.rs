@@ -183,7 +183,12 @@ impl Temporal {
                 description: known.description,
                 owner_email: known.owner_email,
                 data: known.data.into_iter().collect(),
-                capabilities: Some(namespace_info::Capabilities::default()),
+                capabilities: Some(namespace_info::Capabilities {
+                    eager_workflow_start: true,
+                    sync_update: true,
+                    async_update: true,
+                    ..Default::default()
+                }),
                 limits: Some(namespace_info::Limits {
                     blob_size_limit_error: BLOB_BYTES_MAX,
                     memo_size_limit_error: MEMO_BYTES_MAX,

@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 
 use super::token::{PageToken, TaskToken};
 use super::{Temporal, activity_task, edge, errors};
+use crate::engine::history::HistoryPage;
 use crate::engine::polling::{Completion, QueryTask, Sticky, WorkflowTaskDispatch};
 use crate::engine::{Polled, Target};
 use crate::seams;
@@ -73,13 +74,15 @@ impl Temporal {
         &self,
         task: WorkflowTaskDispatch,
     ) -> Result<PollWorkflowTaskQueueResponse, Status> {
-        let from = match task.sticky {
-            true => task.previous_started_event_id + 1,
-            false => 1,
-        };
         let suffix = super::history::unwritten_start(&task);
         let place = (&task.namespace, &task.workflow_id, task.run_id);
-        let mut page = self.history_page(place, None, from, task.last_event_id)?;
+        let mut page = match &task.history {
+            Some(history) => HistoryPage {
+                bytes: history.to_vec(),
+                ..HistoryPage::default()
+            },
+            None => self.history_page(place, None, task.first_event_id(), task.last_event_id)?,
+        };
         let next_page_token = match page.next {
             None => {
                 page.bytes.extend_from_slice(&suffix);

@@ -11,10 +11,11 @@ use orchestrion_proto::v1::{CurrentRun, RunHead};
 
 use crate::engine::handle::{CallError, Progress};
 use crate::engine::matching::Polled;
+use crate::engine::polling::WorkflowTaskDispatch;
 use crate::engine::round::{Outgoing, Round, RunKey};
 
 use super::index::{lasting_lines, status_line, visibility};
-use super::{Core, PAUSE_AFTER_FAILURE};
+use super::{Core, Execution, PAUSE_AFTER_FAILURE};
 
 /// A run that leaves memory gets a snapshot when so many records lie behind its last one.
 const SNAPSHOT_RECORDS_AT_EVICTION: u64 = 64;
@@ -168,7 +169,15 @@ impl Core {
     /// It is durable: everybody learns.
     fn publish(&mut self, mut round: Round, touched: &[(RunKey, WorkflowId)]) {
         self.matching.settled();
-        for answer in round.answers.drain(..) {
+        for (run, first_seq, entry) in round.written.drain(..) {
+            if let Some(execution) = self.executions.get_mut(&run) {
+                execution.tail.push(first_seq, entry);
+            }
+        }
+        for mut answer in round.answers.drain(..) {
+            if let Some(task) = answer.workflow_task() {
+                self.enclose_history(task);
+            }
             answer.send();
         }
         for outgoing in round.outgoing.drain(..) {
@@ -183,7 +192,10 @@ impl Core {
                         tracing::debug!(event_id, "a worker left before its task came");
                     }
                 }
-                Outgoing::Polled { reply, polled } => {
+                Outgoing::Polled { reply, mut polled } => {
+                    if let Polled::WorkflowTask(task) = &mut polled {
+                        self.enclose_history(task);
+                    }
                     if let Err(polled) = reply.send(polled) {
                         self.given_back.push(polled.into());
                     }
@@ -201,12 +213,9 @@ impl Core {
             let due = [execution.indexed_due, execution.volatile_due()];
             let due = due.into_iter().flatten().min();
             self.timers.set(&run.0, run.1, workflow_id, due);
-            let progress = Progress {
-                records: execution.state.records,
-                closed: execution.state.status.is_closed(),
-            };
-            self.wake(run, progress);
-            if progress.closed {
+            let closed = execution.state.status.is_closed();
+            self.wake(run);
+            if closed {
                 self.forget(run);
             }
         }
@@ -214,14 +223,30 @@ impl Core {
         metrics::counter!("orchestrion_transitions_total").increment(touched.len() as u64);
     }
 
-    fn wake(&mut self, run: &RunKey, progress: Progress) {
+    /// The history that a worker lacks goes with its task, if it is at hand.
+    fn enclose_history(&self, task: &mut WorkflowTaskDispatch) {
+        let run = (task.namespace.clone(), task.run_id);
+        let tail = self.executions.get(&run).map(|execution| &execution.tail);
+        task.history = tail.and_then(|tail| tail.events(task.first_event_id(), task.last_event_id));
+    }
+
+    fn wake(&mut self, run: &RunKey) {
         let Some(watchers) = self.watchers.remove(run) else {
             return;
+        };
+        let Some(execution) = self.executions.get(run) else {
+            return;
+        };
+        let closed = execution.state.status.is_closed();
+        let progress = Progress {
+            records: execution.state.records,
+            closed,
+            tail: closed.then(|| execution.tail.clone()),
         };
         let mut waiting = Vec::new();
         for watcher in watchers {
             if progress.records > watcher.seen || progress.closed {
-                let _ = watcher.reply.send(Ok(progress));
+                let _ = watcher.reply.send(Ok(progress.clone()));
             } else if !watcher.reply.is_closed() {
                 waiting.push(watcher);
             }
@@ -296,10 +321,21 @@ impl Core {
     pub(in crate::engine) fn forget_everything(&mut self) {
         self.executions.clear();
         self.current.clear();
+        self.parked.clear();
     }
 
-    /// Keeps the longest unused runs on disk only.
+    /// Keeps runs on disk only that nothing has happened to for a while, or the longest unused ones when there are too many.
     pub(super) fn evict(&mut self) {
+        if self.now >= self.next_idle_look {
+            self.next_idle_look = self.now.plus(self.options.idle_after / 2);
+            let idle = |execution: &Execution| {
+                self.now.since(execution.used_at) >= self.options.idle_after
+            };
+            let idle = self.executions.iter().filter(|(_, e)| idle(e));
+            let mut idle: Vec<RunKey> = idle.map(|(run, _)| run.clone()).collect();
+            idle.sort_unstable();
+            self.leave_memory(idle);
+        }
         if self.executions.len() <= self.options.cached_executions_max {
             return;
         }
@@ -312,19 +348,30 @@ impl Core {
         let leave = used.len() - keep;
         // By name where the use is the same: the same calls give the same journals.
         used.select_nth_unstable(leave);
-        let leaving: Vec<RunKey> = used
-            .drain(..leave)
-            .map(|(_, run)| run)
-            .filter(|run| {
-                let execution = &self.executions[run];
-                execution.volatile_start.is_none()
-                    && execution.buffered_queries.is_empty()
-                    && execution.updates.is_empty()
-            })
-            .collect();
-        self.keep_snapshots(&leaving);
-        for run in &leaving {
+        self.leave_memory(used.drain(..leave).map(|(_, run)| run).collect());
+    }
+
+    /// Those that hold nothing which only memory has leave it. Which worker has them cached is remembered.
+    fn leave_memory(&mut self, mut runs: Vec<RunKey>) {
+        runs.retain(|run| {
+            let execution = &self.executions[run];
+            execution.volatile_start.is_none()
+                && execution.sticky_until.is_none()
+                && execution.buffered_queries.is_empty()
+                && execution.updates.is_empty()
+        });
+        self.keep_snapshots(&runs);
+        for run in &runs {
+            if let Some(execution) = self.executions.get_mut(run)
+                && let Some(sticky) = execution.sticky.take()
+            {
+                self.parked.insert(run.clone(), sticky);
+            }
             self.forget(run);
+        }
+        if !runs.is_empty() {
+            self.executions.shrink_to(self.executions.len() * 2);
+            self.current.shrink_to(self.current.len() * 2);
         }
     }
 

@@ -3,17 +3,18 @@
 //! Invariant: a journal that does not fold is kept as it is, and its run is not executed any further.
 
 use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp, WorkflowId};
-use orchestrion_history::record::Record;
+use orchestrion_history::record::{self, CorruptEntry, Record};
 use orchestrion_history::request::Rejection;
 use orchestrion_history::state::{MutableState, Status};
 use orchestrion_history::store::{Key, KeyRange, StoreError, StoreErrorKind, read_entry};
-use orchestrion_history::{apply, snapshot};
+use orchestrion_history::{apply_sized, snapshot};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::v1::{CurrentRun, RunHead};
 
 use crate::engine::builtin;
 use crate::engine::handle::{CallError, Target};
 use crate::engine::round::{Round, RunKey};
+use crate::engine::tail::Tail;
 use crate::orchestration::Interpreter;
 
 use super::{Core, Execution};
@@ -54,6 +55,7 @@ impl Core {
             return Err(not_found(target));
         }
         execution.last_used = self.rounds;
+        execution.used_at = self.now;
         Ok(run)
     }
 
@@ -127,7 +129,7 @@ impl Core {
                 state,
                 interpreter,
                 volatile_start: None,
-                sticky: None,
+                sticky: self.parked.remove(&(namespace.clone(), run_id)),
                 sticky_until: None,
                 waits_at: None,
                 buffered_queries: Vec::new(),
@@ -135,6 +137,8 @@ impl Core {
                 speculative: None,
                 relist: false,
                 last_used: self.rounds,
+                used_at: self.now,
+                tail: Tail::default(),
             }),
             Err(FoldError::Store(error)) if error.kind != StoreErrorKind::Corrupt => {
                 Err(error.into())
@@ -205,9 +209,9 @@ impl Core {
         loop {
             let page = self.store.scan(&range, 256, false)?;
             for (key, entry) in &page.entries {
-                let records = read_entry(&*self.store, key, entry)?;
-                for record in &records {
-                    apply(&mut state, record).map_err(|e| FoldError::Damaged(e.to_string()))?;
+                let mut fold = |record: &Record, bytes: usize| {
+                    apply_sized(&mut state, record, bytes)
+                        .map_err(|e| FoldError::Damaged(e.to_string()))?;
                     if state.records == 1 && builtin::is_builtin(&state.workflow_type) {
                         interpreter = Some(Box::new(Interpreter::new()));
                     }
@@ -215,6 +219,20 @@ impl Core {
                         interpreter
                             .apply(event)
                             .map_err(|e| FoldError::Damaged(e.to_string()))?;
+                    }
+                    Ok::<_, FoldError>(())
+                };
+                let damaged = |e: CorruptEntry| {
+                    FoldError::Damaged(format!("{key}: {e}; restore the data folder from a backup"))
+                };
+                if record::references(entry).map_err(damaged)?.is_empty() {
+                    for record in record::decode_each(entry) {
+                        let (record, bytes) = record.map_err(damaged)?;
+                        fold(&record, bytes)?;
+                    }
+                } else {
+                    for record in read_entry(&*self.store, key, entry)? {
+                        fold(&record, record.encoded_len())?;
                     }
                 }
             }

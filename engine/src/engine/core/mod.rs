@@ -41,6 +41,7 @@ use crate::engine::matching::{Matching, QueueKey};
 use crate::engine::polling::Sticky;
 use crate::engine::removal::Told;
 use crate::engine::round::{Answer, Inner, Round, RunKey};
+use crate::engine::tail::Tail;
 use crate::engine::timers::Timers;
 use crate::engine::{EngineOptions, Surroundings};
 use crate::orchestration::Interpreter;
@@ -82,6 +83,9 @@ pub(super) struct Execution {
     /// Records in its last snapshot.
     snapshot_records: u64,
     last_used: u64,
+    used_at: Timestamp,
+    /// Its newest entries, for those who are told of them.
+    tail: Tail,
 }
 
 struct Watcher {
@@ -114,6 +118,12 @@ pub struct Core {
     given_back: Vec<GivenBack>,
     chance: Box<dyn Chance>,
     rounds: u64,
+    /// The time of this round.
+    now: Timestamp,
+    /// When idle executions are looked for.
+    next_idle_look: Timestamp,
+    /// The workers that have executions cached which are not in memory here.
+    parked: HashMap<RunKey, Sticky>,
     paused_until: Option<Timestamp>,
     failure: Option<StoreError>,
     /// Runs on which the core contradicted itself, and how.
@@ -152,6 +162,9 @@ impl Core {
             given_back: Vec::new(),
             chance,
             rounds: 0,
+            now,
+            next_idle_look: now,
+            parked: HashMap::new(),
             paused_until: None,
             failure: None,
             set_aside: HashMap::new(),
@@ -167,8 +180,10 @@ impl Core {
     /// How long nothing happens by itself; `None` is for ever.
     pub fn idle_for(&self, now: Timestamp) -> Option<Duration> {
         let again = (self.stale_indexes || !self.given_back.is_empty()).then_some(now);
+        let idle_look = (!self.executions.is_empty()).then_some(self.next_idle_look);
         let due = [
             self.timers.next(),
+            idle_look,
             self.next_offline_check,
             self.next_unsticking(),
             again,
@@ -187,6 +202,7 @@ impl Core {
     /// One round: answers these calls and what is due, with one commit. `true`: stop.
     pub fn round(&mut self, now: Timestamp, calls: impl Iterator<Item = Call>) -> bool {
         self.rounds += 1;
+        self.now = now;
         let mut round = Round::new(now);
         // Before any call: what a call puts into a queue must not be taken for what the store does not hold.
         if self.paused_until.is_some_and(|until| until <= now) {
@@ -440,6 +456,7 @@ impl Core {
             let progress = Progress {
                 records: state.records,
                 closed: state.status.is_closed(),
+                tail: None,
             };
             round.answers.push(Answer::Watched(reply, Ok(progress)));
         } else {

@@ -14,6 +14,7 @@ use orchestrion_proto::temporal::api::enums::v1::{
 use crate::engine::builtin;
 use crate::engine::handle::{Accepted, CallError, Target};
 use crate::engine::round::{Round, RunKey};
+use crate::engine::tail::Tail;
 use crate::orchestration::Interpreter;
 
 use super::{Core, Execution};
@@ -47,7 +48,13 @@ impl Core {
         match verdict {
             Verdict::Repeated | Verdict::Start => Ok(Accepted {
                 run_id,
-                reply: Reply::Repeated,
+                reply: match &holder {
+                    // It had only attached to what another start began.
+                    Some((_, holder)) if holder.create_request_id != start.request_id => {
+                        Reply::Existing
+                    }
+                    _ => Reply::Repeated,
+                },
             }),
             Verdict::UseExisting => {
                 self.find(&existing)?;
@@ -104,7 +111,8 @@ impl Core {
             };
             self.step(round, run, &Request::Attach(Box::new(attach)))?;
         }
-        if let Some(signal) = start.signal {
+        if let Some(mut signal) = start.signal {
+            signal.ends_start_delay = true;
             self.step(round, run, &Request::Signal(signal))?;
         }
         Ok(())
@@ -202,6 +210,8 @@ impl Core {
             listed_status: None,
             snapshot_records: 0,
             last_used: self.rounds,
+            used_at: self.now,
+            tail: Tail::default(),
         };
         self.executions.insert(run.clone(), execution);
     }

@@ -34,6 +34,7 @@ impl Core {
             .get_mut(run)
             .expect("found or inserted by the caller");
         execution.last_used = self.rounds;
+        execution.used_at = self.now;
         let request = match execution.interpreter {
             Some(_) => builtin::taken(request),
             None => Cow::Borrowed(request),

@@ -104,7 +104,16 @@ impl Core {
                     }
                 };
                 pending.waiting.retain(|(_, reply)| !reply.is_closed());
-                pending.waiting.push((wait, reply));
+                if wait == UpdateStage::Admitted {
+                    let progress = UpdateProgress {
+                        run_id: run.1,
+                        stage: UpdateStage::Admitted,
+                        outcome: None,
+                    };
+                    round.answers.push(Answer::Updated(reply, Ok(progress)));
+                } else {
+                    pending.waiting.push((wait, reply));
+                }
                 self.queue_for_updates(round, &run);
             }
             Err(error) => round.answers.push(Answer::Updated(reply, Err(error))),
@@ -131,6 +140,13 @@ impl Core {
         }
         if execution.updates.iter().any(|update| update.id == id) {
             return Ok(None);
+        }
+        if let Some(Update::Admitted { .. }) = execution.state.updates.get(id) {
+            // A reset brought it over: the worker finds it in the history, and must not get it a second time.
+            return match execution.state.is_running() {
+                true => Ok(None),
+                false => Err(Rejection::Closed.into()),
+            };
         }
         let Some(request) = request else {
             return Err(CallError::Rejected(Rejection::NotFound {
@@ -419,7 +435,10 @@ impl Core {
         };
         let continued = execution.state.status == Status::ContinuedAsNew;
         for pending in std::mem::take(&mut execution.updates) {
-            let accepted = pending.request.is_none();
+            let accepted = matches!(
+                execution.state.updates.get(&pending.id),
+                Some(Update::Accepted { .. })
+            );
             for (_, reply) in pending.waiting {
                 let result = match accepted {
                     true => Ok(UpdateProgress {

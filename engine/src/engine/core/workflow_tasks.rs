@@ -276,6 +276,7 @@ impl Core {
             start,
             queries: HashMap::new(),
             messages: Vec::new(),
+            history: None,
         })
     }
 

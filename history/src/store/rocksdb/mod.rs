@@ -17,6 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{RwLock, RwLockReadGuard};
 
+use ::rocksdb::checkpoint::Checkpoint;
 use ::rocksdb::{
     ColumnFamily, ColumnFamilyDescriptor, DB, ErrorKind, FlushOptions, ReadOptions, WriteBatch,
     WriteOptions,
@@ -128,6 +129,15 @@ impl RocksStore {
         let families = families.into_iter().collect::<Result<Vec<_>, _>>()?;
         db.flush_cfs_opt(&families, &FlushOptions::default())
             .map_err(|error| failed(&self.folder, "flush", &error))
+    }
+
+    /// The store as it is at one moment, in a new folder on the same disk: files that never change again are linked there, the others
+    /// copied. It opens as this one does. Commits go on meanwhile.
+    pub fn copy_to(&self, folder: &Path) -> Result<(), StoreError> {
+        let db = self.db();
+        Checkpoint::new(&db)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(folder))
+            .map_err(|error| failed(folder, "copy", &error))
     }
 
     /// Refuses a layout that is not this version's; writes it into a folder that has none.
