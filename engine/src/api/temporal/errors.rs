@@ -61,6 +61,25 @@ pub fn of_call(error: CallError) -> Status {
     }
 }
 
+/// ALREADY_EXISTS: a run, of the chain that began with `first_run_id`, is in the way of a start.
+pub fn already_started(
+    message: String,
+    start_request_id: String,
+    run_id: String,
+    first_run_id: String,
+) -> Status {
+    detailed(
+        Code::AlreadyExists,
+        message,
+        "WorkflowExecutionAlreadyStartedFailure",
+        &WorkflowExecutionAlreadyStartedFailure {
+            start_request_id,
+            run_id,
+            first_execution_run_id: first_run_id,
+        },
+    )
+}
+
 pub fn of_rejection(rejection: Rejection) -> Status {
     let message = rejection.to_string();
     match rejection {
@@ -70,16 +89,7 @@ pub fn of_rejection(rejection: Rejection) -> Status {
         }
         | Rejection::IdUsed {
             run_id, request_id, ..
-        } => detailed(
-            Code::AlreadyExists,
-            message,
-            "WorkflowExecutionAlreadyStartedFailure",
-            &WorkflowExecutionAlreadyStartedFailure {
-                start_request_id: request_id,
-                first_execution_run_id: run_id.clone(),
-                run_id,
-            },
-        ),
+        } => already_started(message, request_id, run_id.clone(), run_id),
         Rejection::NotReady(_) => detailed(
             Code::FailedPrecondition,
             message,

@@ -72,17 +72,20 @@ impl Temporal {
                 run_id,
                 reply: Reply::Existing,
             },
-            None => match self.api.handle.start(namespace, start).await {
+            None => match self.api.handle.start(namespace.clone(), start).await {
                 Ok(accepted) => accepted,
-                Err(error) => return Err(failed(errors::of_call(error), 0)),
+                Err(error) => return Err(failed(self.start_refused(&namespace, error).await, 0)),
             },
         };
         target.run_id = Some(accepted.run_id);
+        let first_execution_run_id = self
+            .first_run(&namespace, &target.workflow_id, &accepted)
+            .await;
         let updated = self.update(target, update).await;
         let updated = updated.map_err(|status| failed(status, 1))?;
         let started = StartWorkflowExecutionResponse {
             run_id: accepted.run_id.to_string(),
-            first_execution_run_id: accepted.run_id.to_string(),
+            first_execution_run_id,
             started: accepted.reply != Reply::Existing,
             status: WorkflowExecutionStatus::Running.into(),
             ..Default::default()

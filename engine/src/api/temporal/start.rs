@@ -1,7 +1,7 @@
 //! Starts of executions, alone or with a signal.
 
-use orchestrion_history::ids::Namespace;
-use orchestrion_history::request::{OnConflict, Reply, SignalWorkflow, StartWorkflow};
+use orchestrion_history::ids::{Namespace, RunId, WorkflowId};
+use orchestrion_history::request::{OnConflict, Rejection, Reply, SignalWorkflow, StartWorkflow};
 use orchestrion_proto::temporal::api::enums::v1::{
     WorkflowExecutionStatus, WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
 };
@@ -13,6 +13,7 @@ use orchestrion_proto::wire::StartWorkflowExecutionResponse;
 use tonic::{Request, Response, Status};
 
 use super::{Temporal, edge, errors};
+use crate::engine::handle::{Accepted, CallError, Target};
 
 impl Temporal {
     pub(super) async fn start(
@@ -27,21 +28,26 @@ impl Temporal {
         let target = edge::target_of(&namespace, &start.workflow_id, "")?;
         // A first task that has to wait is nobody's to take now.
         let eager = eager && start.first_task_backoff == 0 && start.cron_schedule.is_empty();
-        let (accepted, task) = if eager {
+        let workflow_id = target.workflow_id.clone();
+        let started = if eager {
             let started = self.api.handle.start_eagerly(target, start, identity).await;
-            let started = started.map_err(errors::of_call)?;
-            (started.accepted, started.task)
+            started.map(|started| (started.accepted, started.task))
         } else {
-            let accepted = self.api.handle.start(namespace, start).await;
-            (accepted.map_err(errors::of_call)?, None)
+            let accepted = self.api.handle.start(namespace.clone(), start).await;
+            accepted.map(|accepted| (accepted, None))
         };
+        let (accepted, task) = match started {
+            Ok(started) => started,
+            Err(error) => return Err(self.start_refused(&namespace, error).await),
+        };
+        let first_execution_run_id = self.first_run(&namespace, &workflow_id, &accepted).await;
         let eager_workflow_task = match task {
             Some(task) => Some(self.workflow_task(*task).await?),
             None => None,
         };
         Ok(Response::new(StartWorkflowExecutionResponse {
             run_id: accepted.run_id.to_string(),
-            first_execution_run_id: accepted.run_id.to_string(),
+            first_execution_run_id,
             started: accepted.reply != Reply::Existing,
             status: WorkflowExecutionStatus::Running.into(),
             eager_workflow_task,
@@ -182,14 +188,76 @@ impl Temporal {
             signal: Some(Box::new(signal)),
             ..start
         };
-        let accepted = self.api.handle.start(namespace, start).await;
-        let accepted = accepted.map_err(errors::of_call)?;
+        let target = edge::target_of(&namespace, &start.workflow_id, "")?;
+        let accepted = match self.api.handle.start(namespace.clone(), start).await {
+            Ok(accepted) => accepted,
+            Err(error) => return Err(self.start_refused(&namespace, error).await),
+        };
+        let first_execution_run_id = self
+            .first_run(&namespace, &target.workflow_id, &accepted)
+            .await;
         Ok(Response::new(SignalWithStartWorkflowExecutionResponse {
             run_id: accepted.run_id.to_string(),
-            first_execution_run_id: accepted.run_id.to_string(),
+            first_execution_run_id,
             started: accepted.reply == Reply::Done,
             ..Default::default()
         }))
+    }
+
+    /// The first run of the chain that a start ended up with.
+    pub(super) async fn first_run(
+        &self,
+        namespace: &Namespace,
+        workflow_id: &WorkflowId,
+        accepted: &Accepted,
+    ) -> String {
+        if accepted.reply == Reply::Done {
+            return accepted.run_id.to_string();
+        }
+        self.first_run_of(namespace, workflow_id, accepted.run_id)
+            .await
+    }
+
+    async fn first_run_of(
+        &self,
+        namespace: &Namespace,
+        workflow_id: &WorkflowId,
+        run_id: RunId,
+    ) -> String {
+        let target = Target {
+            namespace: namespace.clone(),
+            workflow_id: workflow_id.clone(),
+            run_id: Some(run_id),
+        };
+        match self.api.handle.state(target).await {
+            Ok(state) => state.first_run_id.clone(),
+            // It left meanwhile.
+            Err(_) => run_id.to_string(),
+        }
+    }
+
+    /// Why a start is refused. Of a run that is in its way, the chain is named too.
+    pub(super) async fn start_refused(&self, namespace: &Namespace, error: CallError) -> Status {
+        let CallError::Rejected(
+            Rejection::AlreadyStarted {
+                workflow_id,
+                run_id,
+                request_id,
+            }
+            | Rejection::IdUsed {
+                workflow_id,
+                run_id,
+                request_id,
+            },
+        ) = &error
+        else {
+            return errors::of_call(error);
+        };
+        let first = match (WorkflowId::parse(workflow_id), RunId::parse(run_id)) {
+            (Ok(workflow_id), Some(run)) => self.first_run_of(namespace, &workflow_id, run).await,
+            _ => run_id.clone(),
+        };
+        errors::already_started(error.to_string(), request_id.clone(), run_id.clone(), first)
     }
 
     /// An id for something that its caller named none for.

@@ -186,7 +186,7 @@ export async function aFailureKeepsItsCauses(stage: Stage) {
 }
 
 export async function aRunTimesOut(stage: Stage) {
-  const handle = await stage.start(w.careful, [false], { workflowRunTimeout: '1s' });
+  const handle = await stage.start(w.careful, [false], { workflowRunTimeout: '4s' });
   const error = await raises(WorkflowFailedError, handle.result());
   assert.ok(error.cause instanceof TimeoutFailure);
   await stage.check(handle, [STARTED, 'task', 'TimerStarted', 'WorkflowExecutionTimedOut']);
