@@ -9,7 +9,8 @@ use orchestrion::orchestration::{
 use orchestrion::plan::{self, draft};
 use orchestrion_history::ids::{Namespace, RunId, WorkflowId};
 use orchestrion_history::request::{
-    Request, RequestCancelWorkflow, ResetWorkflow, SignalWorkflow, StartWorkflow, TerminateWorkflow,
+    Reply, Request, RequestCancelWorkflow, ResetWorkflow, SignalWorkflow, StartWorkflow,
+    TerminateWorkflow,
 };
 use orchestrion_proto::temporal::api::enums::v1::{
     WorkflowIdConflictPolicy, WorkflowIdReusePolicy,
@@ -107,7 +108,12 @@ async fn ask_again(
     let mut lost = false;
     for _ in 0..REPEATS_MAX {
         let said = ask(world, target, request).await;
-        let run = (said.as_ref().ok()).map(|accepted| (target.namespace.clone(), accepted.run_id));
+        // Joining a run that somebody else started leaves nothing in it.
+        let kept = said
+            .as_ref()
+            .ok()
+            .filter(|accepted| accepted.reply != Reply::Existing);
+        let run = kept.map(|accepted| (target.namespace.clone(), accepted.run_id));
         match &said {
             Err(Missed::Lost) | Err(Missed::Said(CallError::ShuttingDown)) => {
                 lost = true;
