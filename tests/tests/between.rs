@@ -374,8 +374,8 @@ fn policies_say_what_a_start_does_to_the_run_that_is_there() {
     });
     assert_eq!(
         repeated.unwrap().reply,
-        Reply::Repeated,
-        "its request id is attached"
+        Reply::Existing,
+        "its request id is attached, once, and it began nothing"
     );
     let signaled = world.start_with("w", |start| {
         start.request_id = "third".to_owned();

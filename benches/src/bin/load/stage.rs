@@ -94,17 +94,23 @@ impl Stage {
         text(&project, "apiKey")
     }
 
-    /// Registers a service that takes and gives `{"text": ...}`.
+    /// Registers a service that takes and gives `{"text": ...}`, and takes another text beside it.
     pub async fn service(&self, key: &str, name: &str) -> Result<String> {
-        let schema = json!({
+        let letters = json!({"type": "string"});
+        let input = json!({
             "type": "object",
-            "properties": {"text": {"type": "string"}},
+            "properties": {"text": letters, "other": letters},
+            "required": ["text"],
+        });
+        let output = json!({
+            "type": "object",
+            "properties": {"text": letters},
             "required": ["text"],
         });
         let service = json!({
             "name": name,
             "description": format!("Gives back a text, as {name}"),
-            "schema": {"input": schema, "output": schema},
+            "schema": {"input": input, "output": output},
             "revertible": false,
             "version": 0,
         });

@@ -7,7 +7,7 @@ import { tokens } from '../activities';
 import { attributes, DONE, nameOf, num, raises, Stage, STARTED } from '../harness';
 import * as w from '../workflows';
 
-const { RetryState, TimeoutType } = temporal.api.enums.v1;
+const { PendingActivityState, RetryState, TimeoutType } = temporal.api.enums.v1;
 const PAIR = ['ActivityTaskScheduled', 'ActivityTaskStarted'];
 
 async function failureOf(stage: Stage, name: string, args: any[], options: object) {
@@ -121,33 +121,43 @@ export async function manyActivitiesAtOnce(stage: Stage) {
   assert.equal(events.map(nameOf).filter((name) => name === 'ActivityTaskCompleted').length, 20);
 }
 
+/** Cancels an activity that a worker has, in that way. */
+async function cancelled(stage: Stage, name: string, how: string) {
+  const handle = await stage.start(w.cancelsActivity, [name, how]);
+  await stage.eventually('the activity at work', async () => {
+    const { raw } = await handle.describe();
+    return raw.pendingActivities?.[0]?.state === PendingActivityState.PENDING_ACTIVITY_STATE_STARTED;
+  });
+  await handle.signal(w.cancelNow);
+  return [handle, await handle.result()] as const;
+}
+
 export async function aCancelledActivityConfirms(stage: Stage) {
-  const [handle, result] = await stage.run(w.cancelsActivity, ['cancellable', 'WAIT_CANCELLATION_COMPLETED']);
+  const [handle, result] = await cancelled(stage, 'cancellable', 'WAIT_CANCELLATION_COMPLETED');
   assert.equal(result, 'CancelledFailure');
   await stage.check(handle, [
     STARTED,
     'task',
     'ActivityTaskScheduled',
-    'TimerStarted',
-    'TimerFired',
+    'WorkflowExecutionSignaled',
     'task',
     ['ActivityTaskCancelRequested', { scheduledEventId: 5 }],
     'ActivityTaskStarted',
-    ['ActivityTaskCanceled', { latestCancelRequestedEventId: 11 }],
+    ['ActivityTaskCanceled', { latestCancelRequestedEventId: 10 }],
     'task',
     DONE,
   ]);
 }
 
 export async function anActivityMayEndWellAllTheSame(stage: Stage) {
-  const [handle, result] = await stage.run(w.cancelsActivity, ['stubborn', 'WAIT_CANCELLATION_COMPLETED']);
+  const [handle, result] = await cancelled(stage, 'stubborn', 'WAIT_CANCELLATION_COMPLETED');
   assert.equal(result, 'result done all the same');
   assert.ok((await stage.check(handle)).map(nameOf).includes('ActivityTaskCompleted'));
 }
 
 export async function cancellingWithoutWaiting(stage: Stage) {
   for (const how of ['TRY_CANCEL', 'ABANDON']) {
-    const [handle, result] = await stage.run(w.cancelsActivity, ['cancellable', how]);
+    const [handle, result] = await cancelled(stage, 'cancellable', how);
     assert.equal(result, 'CancelledFailure');
     const names = (await stage.check(handle)).map(nameOf);
     assert.equal(names.includes('ActivityTaskCancelRequested'), how === 'TRY_CANCEL', `${how}: ${names}`);
@@ -156,10 +166,12 @@ export async function cancellingWithoutWaiting(stage: Stage) {
 
 export async function whatNobodyTookIsCancelledAtOnce(stage: Stage) {
   const args = ['echo', 'WAIT_CANCELLATION_COMPLETED', stage.id('nobody')];
-  const [handle, result] = await stage.run(w.cancelsActivity, args);
-  assert.equal(result, 'CancelledFailure');
-  const cancelled = ['ActivityTaskCancelRequested', 'ActivityTaskCanceled'];
-  await stage.check(handle, [STARTED, 'task', 'ActivityTaskScheduled', 'TimerStarted', 'TimerFired', 'task', ...cancelled, 'task', DONE]);
+  const handle = await stage.start(w.cancelsActivity, args);
+  await stage.until(handle, 'task');
+  await handle.signal(w.cancelNow);
+  assert.equal(await handle.result(), 'CancelledFailure');
+  const both = ['ActivityTaskCancelRequested', 'ActivityTaskCanceled'];
+  await stage.check(handle, [STARTED, 'task', 'ActivityTaskScheduled', 'WorkflowExecutionSignaled', 'task', ...both, 'task', DONE]);
 }
 
 export async function completionFromElsewhere(stage: Stage) {

@@ -3,9 +3,11 @@ import {
   ActivityFailure,
   ActivityOptions,
   CancellationScope,
+  condition,
+  defineSignal,
   proxyActivities,
   proxyLocalActivities,
-  sleep,
+  setHandler,
 } from '@temporalio/workflow';
 import type * as all from '../activities';
 
@@ -22,7 +24,14 @@ export async function parallelActivities(count: number): Promise<string[]> {
   return await Promise.all(Array.from({ length: count }, (_, i) => echo(`${i}`)));
 }
 
+export const cancelNow = defineSignal('cancelNow');
+
+/** Cancels its activity when it is told to. */
 export async function cancelsActivity(name: string, how: string, queue?: string): Promise<string> {
+  let told = false;
+  setHandler(cancelNow, () => {
+    told = true;
+  });
   const calls = proxyActivities<any>({
     startToCloseTimeout: '20s',
     heartbeatTimeout: '5s',
@@ -31,7 +40,7 @@ export async function cancelsActivity(name: string, how: string, queue?: string)
   });
   const scope = new CancellationScope();
   const running = scope.run(() => (calls as any)[name]());
-  await Promise.race([running.catch(() => undefined), sleep(300)]);
+  await Promise.race([running.catch(() => undefined), condition(() => told)]);
   scope.cancel();
   try {
     return `result ${await running}`;

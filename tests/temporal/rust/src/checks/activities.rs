@@ -1,7 +1,9 @@
 //! Activities: retries, time-outs, heartbeats, cancellation, completion from elsewhere, local ones.
 
 use anyhow::ensure;
-use temporalio_client::ActivityIdentifier;
+use temporalio_client::{ActivityIdentifier, Client, WorkflowHandle};
+use temporalio_common::HasWorkflowDefinition;
+use temporalio_common::protos::temporal::api::enums::v1::PendingActivityState;
 use temporalio_common::protos::temporal::api::history::v1::history_event::Attributes as A;
 
 use super::named;
@@ -169,7 +171,7 @@ async fn a_heart_that_stops_is_a_time_out(stage: &Stage) -> anyhow::Result<()> {
 async fn activities_are_cancelled_in_three_ways(stage: &Stage) -> anyhow::Result<()> {
     let test = "activities_are_cancelled_in_three_ways";
     for how in ["wait", "try", "abandon"] {
-        let (handle, result) = stage.run(Cancels::run, (false, how.to_owned())).await?;
+        let (handle, result) = cancelled(stage, false, how).await?;
         ensure!(result == "cancelled", "{how}: {result}");
         let events = stage.check(test, &handle, None).await?;
         let has = |name: &str| events.iter().any(|event| name_of(event) == name);
@@ -179,10 +181,37 @@ async fn activities_are_cancelled_in_three_ways(stage: &Stage) -> anyhow::Result
         );
         ensure!(how != "wait" || has("ActivityTaskCanceled"), "{how}");
     }
-    let (handle, result) = stage.run(Cancels::run, (true, "wait".to_owned())).await?;
+    let (handle, result) = cancelled(stage, true, "wait").await?;
     ensure!(result == "done all the same", "{result}");
     stage.check(test, &handle, None).await?;
     Ok(())
+}
+
+/// Cancels an activity that a worker has.
+async fn cancelled(
+    stage: &Stage,
+    stubborn: bool,
+    how: &str,
+) -> anyhow::Result<(
+    WorkflowHandle<Client, impl HasWorkflowDefinition + use<>>,
+    String,
+)> {
+    let handle = stage
+        .start(Cancels::run, (stubborn, how.to_owned()))
+        .await?;
+    stage
+        .eventually("the activity at work", async || {
+            let told = handle.describe(Default::default()).await?;
+            let pending = told.raw().pending_activities.first();
+            let started = pending.is_some_and(|one| one.state() == PendingActivityState::Started);
+            Ok(started.then_some(()))
+        })
+        .await?;
+    handle
+        .signal(Cancels::cancel_now, (), Default::default())
+        .await?;
+    let result = handle.get_result(Default::default()).await?;
+    Ok((handle, result))
 }
 
 async fn completion_from_elsewhere(stage: &Stage) -> anyhow::Result<()> {

@@ -8,7 +8,7 @@ use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::workflows::join_all;
 use temporalio_sdk::{
     ActivityCancellationType, ActivityExecutionError, ActivityOptions, CancellableFuture as _,
-    LocalActivityOptions, WorkflowContext, WorkflowResult,
+    LocalActivityOptions, SyncWorkflowContext, WorkflowContext, WorkflowResult,
 };
 
 use crate::activities::Activities;
@@ -180,10 +180,12 @@ impl Local {
     }
 }
 
-/// Cancels an activity that runs, in one of the three ways.
+/// Cancels its activity when it is told to, in one of the three ways.
 #[workflow]
 #[derive(Default)]
-pub struct Cancels;
+pub struct Cancels {
+    told: bool,
+}
 
 #[workflow_methods]
 impl Cancels {
@@ -201,12 +203,17 @@ impl Cancels {
             .heartbeat_timeout(Duration::from_secs(1))
             .cancellation_type(how);
         let running = context.execute_activity(Activities::cancellable, stubborn, options.build());
-        context.timer(Duration::from_millis(300)).await;
+        context.wait_condition(|cancels| cancels.told).await?;
         running.cancel();
         match running.await {
             Ok(result) => Ok(result),
             Err(ActivityExecutionError::Cancelled(_)) => Ok("cancelled".to_owned()),
             Err(other) => Err(other.into()),
         }
+    }
+
+    #[signal]
+    pub fn cancel_now(&mut self, _context: &mut SyncWorkflowContext<Self>) {
+        self.told = true;
     }
 }
