@@ -142,7 +142,11 @@ async fn all_pass(mut engine: Engine, mut command: Command) {
         );
     }
     assert!(failed.is_empty(), "{}", failed.join("\n\n"));
-    assert!(whole, "{command:?} did not run to its end");
+    let ended = process.wait().await.unwrap();
+    assert!(
+        whole,
+        "{command:?} did not run to its end: it says {done:?} tests are done, {passed} passed, and it ended with {ended}"
+    );
 }
 
 macro_rules! files {

@@ -6,6 +6,7 @@ Prints a line of JSON for each test, `{"test": ..., "error": null or text}`, and
 import asyncio
 import importlib
 import json
+import os
 import sys
 import time
 import traceback
@@ -42,4 +43,13 @@ async def main(address, namespace, file, *only):
     print(json.dumps({"done": len(tests)}), flush=True)
 
 
-asyncio.run(main(*sys.argv[1:]))
+try:
+    asyncio.run(main(*sys.argv[1:]))
+    code = 0
+except BaseException:
+    traceback.print_exc()
+    code = 1
+sys.stdout.flush()
+sys.stderr.flush()
+# Without the interpreter's own end: the SDK's native threads may still be about to call into it, which crashes it then.
+os._exit(code)

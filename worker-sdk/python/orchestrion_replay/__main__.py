@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -35,7 +36,11 @@ def main():
     paths = sys.argv[1:]
     if not paths:
         sys.exit("say which files: orchestrion-replay HISTORY.json...")
-    sys.exit(0 if all(asyncio.run(_all(paths))) else 1)
+    code = 0 if all(asyncio.run(_all(paths))) else 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Without the interpreter's own end: the SDK's native threads may still be about to call into it, which crashes it then.
+    os._exit(code)
 
 
 if __name__ == "__main__":
