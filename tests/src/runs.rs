@@ -6,14 +6,14 @@ use std::time::Duration;
 use orchestrion::engine::call::{Call, ReplyTo};
 use orchestrion::engine::{Accepted, CallError, Core, EngineOptions, NoSurroundings, Target};
 use orchestrion::seams::SeededChance;
-use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp, WorkflowId};
+use orchestrion_history::ids::{Namespace, RunId, ShardId, TaskQueueName, Timestamp, WorkflowId};
 use orchestrion_history::record::Record;
 use orchestrion_history::replay;
 use orchestrion_history::request::{
     CompleteWorkflowTask, Reply, Request, StartWorkflow, WorkflowTaskStart,
 };
 use orchestrion_history::state::{MutableState, WorkflowTask};
-use orchestrion_history::store::{Key, KeyRange, MemoryStore, Op, Store, read_entry};
+use orchestrion_history::store::{Key, KeyRange, MemoryStore, Op, QueueKind, Store, read_entry};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
 use orchestrion_proto::temporal::api::command::v1::{
@@ -141,6 +141,19 @@ impl World {
         let call = Call::Inspect { target, reply };
         self.core.round(self.now, std::iter::once(call));
         answer.try_recv().unwrap().map(|state| *state)
+    }
+
+    /// Workflow tasks that wait in a queue.
+    pub fn backlog(&mut self, queue: &str) -> usize {
+        let (reply, mut answer) = oneshot::channel();
+        let call = Call::DescribeQueue {
+            namespace: target("any").namespace,
+            kind: QueueKind::Workflow,
+            queue: TaskQueueName::parse(queue).unwrap(),
+            reply,
+        };
+        self.core.round(self.now, std::iter::once(call));
+        answer.try_recv().unwrap().backlog
     }
 
     /// A worker answers the run's workflow task.

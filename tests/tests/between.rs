@@ -342,6 +342,19 @@ fn a_commit_that_fails_takes_everything_between_runs_with_it() {
 }
 
 #[test]
+fn what_a_failed_commit_would_have_queued_waits_nowhere() {
+    let mut world = World::new();
+    world.start("kept");
+    world.store.fail_next_commit(StoreErrorKind::Unavailable);
+    let start = world.start_with("lost", |_| {});
+    assert!(matches!(start, Err(CallError::Unavailable(_))));
+    // Until the queues are read again nothing is given out: not what is lost, and not what is kept under another time.
+    assert_eq!(world.backlog("q"), 0);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.backlog("q"), 1);
+}
+
+#[test]
 fn policies_say_what_a_start_does_to_the_run_that_is_there() {
     let mut world = World::new();
     world.start("w");

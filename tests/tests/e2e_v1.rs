@@ -391,9 +391,13 @@ async fn a_list_is_filtered_and_paged_newest_first() {
 #[tokio::test]
 async fn a_project_lists_its_services_and_webhooks_and_makes_keys() {
     let desk = Desk::set().await;
-    let services = desk.project.get("/v1/services").await;
+    // Its socket is open; the engine counts it a moment later.
+    let services = until("the service to be connected", || async {
+        let services = desk.project.get("/v1/services").await;
+        (services["items"][0]["connected"] == 1).then_some(services)
+    })
+    .await;
     assert_eq!(services["items"][0]["id"], desk.echo.id);
-    assert_eq!(services["items"][0]["connected"], 1);
     let service = desk
         .project
         .get(&format!("/v1/services/{}", desk.echo.id))

@@ -269,6 +269,8 @@ impl Core {
             self.forget(run);
         }
         self.matching.restore();
+        // Some of it was only ever in this round; what waits is read again before anybody is given it.
+        self.matching.clear_waiting();
         for outgoing in round.outgoing {
             match outgoing {
                 Outgoing::Stream {
