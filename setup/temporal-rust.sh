@@ -17,6 +17,6 @@ if [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n 1)" != "$wanted
 fi
 
 build="$(dirname "$ORCHESTRION_TEMPORAL_RUST")"
-[ -d "$build" ] || echo "temporal-rust: compiling Temporal's Rust SDK once for this machine (about 2 minutes on two cores)"
+[ -d "$build" ] || echo "temporal-rust: compiling Temporal's Rust SDK once for this machine (a few minutes)"
 cargo build --locked --manifest-path tests/temporal/rust/Cargo.toml --target-dir "$build" --bins "$@"
 echo "temporal-rust: $build/$([ "${1:-}" = --release ] && echo release || echo debug)/worker"

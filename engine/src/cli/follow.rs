@@ -30,6 +30,14 @@ const QUIET_POLLS_MAX: u32 = 300;
 /// How much of an update or an error fits on one line.
 const LINE_LENGTH: usize = 100;
 
+/// What comes first of what happened at the same time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Task,
+    RevertEnded,
+    RevertBegins,
+}
+
 /// What is left to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rest {
@@ -205,18 +213,18 @@ impl Watcher {
                 .unwrap_or(0)
         };
         let (id_width, service_width) = (width(|t| &t.id), width(|t| &t.service_name));
-        // By time; at the same time, what led to a revert comes before it.
-        let mut news: Vec<(Option<Timestamp>, bool, String)> = Vec::new();
+        // By time; at the same time, what led to a revert comes before it, and a revert that ended before the next that begins.
+        let mut news: Vec<(Option<Timestamp>, Rank, String)> = Vec::new();
         for task in &inspection.tasks {
             let told = self.tasks.entry(task.id.clone()).or_default();
-            let mut say = |at: Option<Timestamp>, is_revert: bool, what: String| {
+            let mut say = |at: Option<Timestamp>, rank: Rank, what: String| {
                 let line = format!(
                     "  {}  {:<id_width$}  {:<service_width$}  {what}",
                     look.paint(Tone::Dim, &look.clock(at)),
                     task.id,
                     task.service_name
                 );
-                news.push((at, is_revert, line));
+                news.push((at, rank, line));
             };
             for event in task.status_history.iter().skip(told.statuses) {
                 // What has not begun yet is no news.
@@ -224,7 +232,7 @@ impl Watcher {
                     let why = reason(look, &event.error);
                     say(
                         event.timestamp,
-                        false,
+                        Rank::Task,
                         format!("{}{why}", look.status(&event.status)),
                     );
                 }
@@ -234,7 +242,7 @@ impl Watcher {
                     Some(percent) => look.paint(Tone::Active, &bar(percent)),
                     None => json_line(&update.data, LINE_LENGTH),
                 };
-                say(update.timestamp, false, text);
+                say(update.timestamp, Rank::Task, text);
             }
             for event in task.compensation_history.iter().skip(told.reverts) {
                 let attempt = match event.attempt {
@@ -242,9 +250,13 @@ impl Watcher {
                     n => format!(" (attempt {n})"),
                 };
                 let why = reason(look, &event.error);
+                let rank = match key(&event.status).as_str() {
+                    "processing" => Rank::RevertBegins,
+                    _ => Rank::RevertEnded,
+                };
                 say(
                     event.timestamp,
-                    true,
+                    rank,
                     format!("revert {}{attempt}{why}", look.status(&event.status)),
                 );
             }
@@ -254,7 +266,7 @@ impl Watcher {
                 reverts: task.compensation_history.len(),
             };
         }
-        news.sort_by_key(|(at, is_revert, _)| (*at, *is_revert));
+        news.sort_by_key(|(at, rank, _)| (*at, *rank));
         news.into_iter().map(|(_, _, line)| line).collect()
     }
 }
@@ -374,6 +386,30 @@ mod tests {
             ]
         );
         assert!(watcher.news(&plain(), &aborted()).is_empty());
+    }
+
+    #[test]
+    fn a_revert_that_begins_with_the_end_of_another_is_told_behind_it() {
+        let mut order = aborted();
+        let mut newer = order.tasks[0].clone();
+        newer.id = "task3".to_owned();
+        let ended = newer.compensation_history.last().unwrap().timestamp;
+        let begins = &mut order.tasks[0].compensation_history;
+        begins.truncate(1);
+        begins[0].timestamp = ended;
+        order.tasks.push(newer);
+        let news = Watcher::default().news(&plain(), &order);
+        let [.., end, begin] = &news[..] else {
+            panic!("{news:?}")
+        };
+        assert!(
+            end.contains("task3") && end.contains("revert ● Completed"),
+            "{news:?}"
+        );
+        assert!(
+            begin.contains("task1") && begin.contains("revert ◎ Processing"),
+            "{news:?}"
+        );
     }
 
     #[test]

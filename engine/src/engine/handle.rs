@@ -297,7 +297,7 @@ impl Handle {
     }
 
     /// Removes a closed run with all that is kept of it, and commits `beside` to the registry shard in the same batch. An open run is
-    /// [`CallError::Unavailable`].
+    /// [`Rejection::NotReady`].
     pub async fn remove(&self, target: Target, beside: Vec<Op>) -> Result<(), CallError> {
         let (reply, answer) = oneshot::channel();
         self.send(Call::Remove {

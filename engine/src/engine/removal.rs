@@ -4,6 +4,7 @@
 
 use orchestrion_history::ids::{Namespace, RunId, ShardId, Timestamp, WorkflowId};
 use orchestrion_history::outward;
+use orchestrion_history::request::Rejection;
 use orchestrion_history::store::{Key, KeyRange, Op, Store, StoreError};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::enums::v1::WorkflowExecutionStatus;
@@ -94,6 +95,8 @@ impl Core {
                     }
                 }
                 (Err(error), Some(told)) => _ = told.reply.send(Err(error)),
+                // A later sweep finds it again.
+                (Err(CallError::Rejected(_)), None) => {}
                 (Err(error), None) => {
                     tracing::error!(%error, run_id = %run.1, "a run whose retention is over stays for now");
                 }
@@ -103,7 +106,7 @@ impl Core {
 }
 
 fn later(why: &str) -> CallError {
-    CallError::Unavailable(format!("the run cannot be removed now: {why}"))
+    Rejection::NotReady(format!("the run cannot be removed now: {why}")).into()
 }
 
 /// Every key of a run, its index lines included.

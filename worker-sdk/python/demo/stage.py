@@ -158,9 +158,11 @@ class Stage:
             for kind, entries in ("status", events), ("update", updates), ("revert", reverts):
                 told = self.told.get((task["id"], kind), 0)
                 for at, status, more in entries[told:]:
-                    lines.append((at, who + describe(status, more)))
+                    # At the same time, what led to a revert comes before it, and a revert that ended before the next that begins.
+                    rank = 0 if kind != "revert" else 2 if status == "revert processing" else 1
+                    lines.append((at, rank, who + describe(status, more)))
                 self.told[task["id"], kind] = max(told, len(entries))
-        return [line for _, line in sorted(lines, key=lambda line: line[0])]
+        return [line for *_, line in sorted(lines, key=lambda line: line[:2])]
 
     def deeds(self, *events: str) -> list:
         """What the ledger says, oldest first."""

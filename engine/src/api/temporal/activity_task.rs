@@ -148,13 +148,8 @@ impl Temporal {
     ) -> Result<Place, Status> {
         let token = TaskToken::activity(token)?;
         let namespace = self.task_namespace(request, named, &token.namespace)?;
-        let (workflow_id, run_id) = token.execution();
         Ok(Place {
-            target: Target {
-                namespace,
-                workflow_id,
-                run_id: Some(run_id),
-            },
+            target: token.target(namespace),
             activity: ActivityRef::Attempt {
                 scheduled_event_id: token.scheduled_event_id,
                 attempt: token.attempt,

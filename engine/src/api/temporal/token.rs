@@ -5,7 +5,7 @@
 //!
 //! Invariant: a token is a claim. What it says is checked against the run, and its namespace against the caller.
 
-use orchestrion_history::ids::{RunId, Timestamp, WorkflowId};
+use orchestrion_history::ids::{Namespace, RunId, Timestamp, WorkflowId};
 use orchestrion_history::request::WorkflowTaskStart;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -13,6 +13,7 @@ use tonic::Status;
 
 use crate::api::work::undoes;
 use crate::engine::Dispatch;
+use crate::engine::Target;
 use crate::engine::polling::{QueryTask, WorkflowTaskDispatch};
 
 const WORKFLOW: u32 = 1;
@@ -143,10 +144,15 @@ impl TaskToken {
         WorkflowId::parse(&self.workflow_id).ok()
     }
 
-    /// The run it names.
-    pub fn execution(&self) -> (WorkflowId, RunId) {
+    /// The run it names, in the namespace that its bearer may use.
+    pub fn target(&self, namespace: Namespace) -> Target {
         let parts = self.workflow_id().zip(self.run());
-        parts.expect("checked when it was read")
+        let (workflow_id, run_id) = parts.expect("checked when it was read");
+        Target {
+            namespace,
+            workflow_id,
+            run_id: Some(run_id),
+        }
     }
 
     /// The start it carries.

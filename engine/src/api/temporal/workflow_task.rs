@@ -20,9 +20,9 @@ use tonic::{Request, Response, Status};
 
 use super::token::{PageToken, TaskToken};
 use super::{Temporal, activity_task, edge, errors};
+use crate::engine::Polled;
 use crate::engine::history::HistoryPage;
 use crate::engine::polling::{Completion, QueryTask, Sticky, WorkflowTaskDispatch};
-use crate::engine::{Polled, Target};
 use crate::seams;
 
 impl Temporal {
@@ -164,12 +164,7 @@ impl Temporal {
         let namespace =
             self.task_namespace(&request, &request.get_ref().namespace, &token.namespace)?;
         let respond = request.into_inner();
-        let (workflow_id, run_id) = token.execution();
-        let target = Target {
-            namespace,
-            workflow_id,
-            run_id: Some(run_id),
-        };
+        let target = token.target(namespace);
         let sticky = respond.sticky_attributes.and_then(|sticky| {
             let queue = edge::queue(sticky.worker_task_queue.as_ref()).ok()?;
             let timeout = sticky.schedule_to_start_timeout.as_ref();
@@ -239,12 +234,7 @@ impl Temporal {
         let namespace =
             self.task_namespace(&request, &request.get_ref().namespace, &token.namespace)?;
         let respond = request.into_inner();
-        let (workflow_id, run_id) = token.execution();
-        let target = Target {
-            namespace,
-            workflow_id,
-            run_id: Some(run_id),
-        };
+        let target = token.target(namespace);
         let fail = FailWorkflowTask {
             start: token.start(),
             cause: respond.cause(),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::input::{Acting, Caller, Id, Json, Params, bounded};
+use super::input::{Acting, Caller, Id, Json, Params, bounded, page_limit};
 use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use crate::api::orra::Api;
@@ -189,13 +189,7 @@ pub async fn list(
     Caller(project): Caller,
     Params(wanted): Params<Wanted>,
 ) -> Result<Response, Problem> {
-    let limit = match wanted.limit.unwrap_or(LIMIT_MAX) {
-        limit @ 1..=LIMIT_MAX => limit as usize,
-        limit => {
-            let detail = format!("limit is {limit}: give a number from 1 to {LIMIT_MAX}");
-            return Err(Problem::new(Code::InvalidRequest, detail).param("limit"));
-        }
-    };
+    let limit = page_limit(wanted.limit, LIMIT_MAX, LIMIT_MAX)?;
     let mut records = api.compensations.list(&project)?;
     // The order of the list: what stands behind the last one seen is the rest, whatever has come since.
     if let Some(cursor) = &wanted.cursor {

@@ -18,6 +18,16 @@ use crate::acts::Actor;
 use crate::api::orra::{Api, authenticate};
 use crate::engine::handle::{CallError, Target};
 
+/// How many items a page may hold, of what the query asks for.
+pub fn page_limit(asked: Option<u32>, default: u32, max: u32) -> Result<usize, Problem> {
+    let limit = asked.unwrap_or(default);
+    if (1..=max).contains(&limit) {
+        return Ok(limit as usize);
+    }
+    let detail = format!("limit is {limit}: give a number from 1 to {max}");
+    Err(Problem::new(Code::InvalidRequest, detail).param("limit"))
+}
+
 /// The project whose key came with the request.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Namespace);

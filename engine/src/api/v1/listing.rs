@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::input::{Caller, Params, instant};
+use super::input::{Caller, Params, instant, page_limit};
 use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use super::show::{CompensationView, ExecutionStatus};
@@ -103,14 +103,7 @@ pub async fn list(
     Params(wanted): Params<Wanted>,
 ) -> Result<Response, Problem> {
     let filter = Filter::of(&wanted)?;
-    let limit = match wanted.limit {
-        None => LIMIT_DEFAULT,
-        Some(limit @ 1..=LIMIT_MAX) => limit,
-        Some(limit) => {
-            let detail = format!("limit is {limit}: give a number from 1 to {LIMIT_MAX}");
-            return Err(Problem::new(Code::InvalidRequest, detail).param("limit"));
-        }
-    };
+    let limit = page_limit(wanted.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let from = wanted.cursor.as_deref().map(Place::parse).transpose()?;
     let from = from.or(filter.before.map(|before| Place {
         started: before.0,
@@ -121,7 +114,7 @@ pub async fn list(
     let mut next_cursor = None;
     let mut last = None;
     for looked_at in 0.. {
-        if items.len() >= limit as usize || looked_at >= LOOKED_AT_MAX {
+        if items.len() >= limit || looked_at >= LOOKED_AT_MAX {
             next_cursor = last.map(|place: Place| place.text());
             break;
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::input::{Acting, Caller, Id, Json, Params, bounded};
+use super::input::{Acting, Caller, Id, Json, Params, bounded, page_limit};
 use super::problem::{Code, Problem, ProblemView};
 use super::respond;
 use super::submit::Span;
@@ -102,13 +102,7 @@ pub async fn services(
     Caller(project): Caller,
     Params(wanted): Params<Wanted>,
 ) -> Result<Response, Problem> {
-    let limit = match wanted.limit.unwrap_or(LIMIT_MAX) {
-        limit @ 1..=LIMIT_MAX => limit as usize,
-        limit => {
-            let detail = format!("limit is {limit}: give a number from 1 to {LIMIT_MAX}");
-            return Err(Problem::new(Code::InvalidRequest, detail).param("limit"));
-        }
-    };
+    let limit = page_limit(wanted.limit, LIMIT_MAX, LIMIT_MAX)?;
     let registry = api.registrar.registry();
     let mut ids: Vec<String> = registry
         .services(&project)

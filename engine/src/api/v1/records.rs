@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::input::{Caller, Id, Params, pinned};
-use super::problem::{Code, Problem, ProblemView};
+use super::input::{Caller, Id, Params, page_limit, pinned};
+use super::problem::{Problem, ProblemView};
 use super::respond;
 use crate::api::orra::Api;
 use crate::api::orra::story::summary;
@@ -20,9 +20,9 @@ use crate::journal_json::{Names, to_json};
 use crate::orchestration::effect::rfc3339;
 
 /// Records of a page.
-const LIMIT_MAX: u64 = 1_000;
+const LIMIT_MAX: u32 = 1_000;
 /// Records of a page where the caller names no number.
-const LIMIT_DEFAULT: u64 = 200;
+const LIMIT_DEFAULT: u32 = 200;
 
 /// A record of a journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -97,7 +97,7 @@ pub struct Wanted {
     after: Option<u64>,
     /// At most so many.
     #[param(minimum = 1, maximum = 1000)]
-    limit: Option<u64>,
+    limit: Option<u32>,
 }
 
 /// A page of a journal.
@@ -134,11 +134,7 @@ pub async fn records(
     Id(id): Id,
     Params(wanted): Params<Wanted>,
 ) -> Result<Response, Problem> {
-    let limit = wanted.limit.unwrap_or(LIMIT_DEFAULT);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        let detail = format!("limit is {limit}: give a number from 1 to {LIMIT_MAX}");
-        return Err(Problem::new(Code::InvalidRequest, detail).param("limit"));
-    }
+    let limit = page_limit(wanted.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let after = wanted.after.unwrap_or(0);
     let target = pinned(&api, &project, &id)?;
     let run_id = target
@@ -156,7 +152,7 @@ pub async fn records(
         for (number, record) in &page {
             if *number < after {
                 names.about(record);
-            } else if items.len() as u64 == limit {
+            } else if items.len() == limit {
                 more = true;
                 break 'pages;
             } else {

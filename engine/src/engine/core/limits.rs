@@ -5,11 +5,13 @@
 use orchestrion_history::Context;
 use orchestrion_history::decide;
 use orchestrion_history::limits::Limits;
+use orchestrion_history::record::Record;
 use orchestrion_history::request::{
     Rejection, Reply, Request, RequestCancelWorkflow, TerminateWorkflow,
 };
 use orchestrion_history::state::MutableState;
 use orchestrion_proto::temporal::api::enums::v1::WorkflowTaskFailedCause as Cause;
+use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 
 use crate::engine::builtin;
 use crate::engine::handle::CallError;
@@ -89,6 +91,20 @@ pub(super) fn failed_task(reply: &Reply) {
         Cause::PendingRequestCancelLimitExceeded => reached("pending cancels"),
         Cause::PayloadsTooLarge => reached("command bytes"),
         _ => {}
+    }
+}
+
+/// Counts a workflow task that failed because too much waited for its end.
+pub(super) fn forced(records: &[Record]) {
+    let full = records.iter().filter_map(Record::event).any(|event| {
+        matches!(
+            &event.attributes,
+            Some(Attributes::WorkflowTaskFailedEventAttributes(failed))
+                if failed.cause() == Cause::ForceCloseCommand
+        )
+    });
+    if full {
+        reached("buffered events");
     }
 }
 

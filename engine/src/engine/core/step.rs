@@ -62,6 +62,7 @@ impl Core {
         let transition =
             decide(&execution.state, &context, request).inspect_err(limits::refused)?;
         limits::failed_task(&transition.reply);
+        limits::forced(&transition.records);
         if matches!(
             transition.reply,
             Reply::Updates {
