@@ -27,3 +27,10 @@ pub mod registry;
 pub mod seams;
 pub mod server;
 pub mod visibility;
+
+/// A page of `docs/`, for the tests that keep it in step. Asked for when a test runs: clones may share their build output.
+#[cfg(test)]
+fn docs(page: &str) -> std::path::PathBuf {
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("tests are started by cargo");
+    std::path::Path::new(&folder).join("../docs").join(page)
+}

@@ -1,7 +1,7 @@
 //! An example of `worker-sdk/python/examples`, run as its own first lines say, and the commands that stand there.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
@@ -145,5 +145,5 @@ impl Drop for Example {
 
 /// Where the examples are.
 pub fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../worker-sdk/python/examples")
+    crate::root().join("worker-sdk/python/examples")
 }

@@ -27,3 +27,9 @@ pub mod store_suite;
 pub mod view;
 pub mod wait;
 pub mod webhooks;
+
+/// The top level of the repository. Asked for when a test runs and not when it is built: clones may share their build output.
+pub fn root() -> std::path::PathBuf {
+    let folder = std::env::var_os("CARGO_MANIFEST_DIR").expect("tests are started by cargo");
+    std::path::Path::new(&folder).join("..")
+}

@@ -21,7 +21,7 @@ impl PowerCut {
             return Err("libraries are preloaded on Linux only".to_owned());
         }
         fs::create_dir_all(folder).unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("power_cut/shim.c");
+        let source = crate::root().join("tests/power_cut/shim.c");
         let shim = beside.join("shim.so");
         let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
         let compiled = Command::new(&compiler)

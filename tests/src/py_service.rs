@@ -72,7 +72,7 @@ impl PyService {
             1
         };
         let before = self.events("registered").len();
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("services");
+        let folder = crate::root().join("tests/services");
         let stderr = File::options()
             .create(true)
             .append(true)

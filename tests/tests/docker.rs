@@ -5,19 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use orchestrion_tests::engine::{engine_binary, free_ports};
+use orchestrion_tests::root;
 use orchestrion_tests::wait::until_some;
 use serde_json::Value;
 
 /// Where the program is in the image.
 const PROGRAM: &str = "/usr/local/bin/orchestrion";
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))

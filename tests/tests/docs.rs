@@ -3,15 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use orchestrion_tests::cli::Cli;
 use orchestrion_tests::engine::Engine;
 use orchestrion_tests::example::Example;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use orchestrion_tests::root;
 
 /// Every document of the repository.
 fn documents() -> Vec<(PathBuf, String)> {

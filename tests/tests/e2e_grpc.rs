@@ -22,7 +22,7 @@ const ADMIN: &str = "an-admin-key-of-enough-letters-7d1f";
 
 /// What `tests/clients/connect.py` says.
 async fn connect(engine: &Engine, namespace: &str, key: Option<&str>) -> Value {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/connect.py");
+    let script = orchestrion_tests::root().join("tests/clients/connect.py");
     let output = tokio::process::Command::new(python())
         .arg("-B")
         .arg(script)

@@ -255,7 +255,7 @@ fn signed_by(delivery: &Delivery, secret: &str) -> bool {
 
 /// Runs the Python of `docs/security.md` on a delivery.
 fn the_documentation_says_it_is_valid(delivery: &Delivery, secret: &str) -> bool {
-    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/security.md");
+    let guide = orchestrion_tests::root().join("docs/security.md");
     let guide = std::fs::read_to_string(guide).unwrap();
     let code = guide.split("```python\n").nth(1).unwrap();
     let code = code.split("```").next().unwrap();

@@ -58,7 +58,7 @@ async fn typescript_sdk(files: &[&str]) {
 }
 
 fn folder(sdk: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/temporal")).join(sdk)
+    orchestrion_tests::root().join("tests/temporal").join(sdk)
 }
 
 /// Runs the tests of the crate `tests/temporal/rust`, which is built beside the workspace.

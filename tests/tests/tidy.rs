@@ -5,10 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .join(folder);
+    let root = orchestrion_tests::root().join(folder);
     let mut found = Vec::new();
     let mut open = vec![root];
     while let Some(folder) = open.pop() {

@@ -152,8 +152,8 @@ mod tests {
     #[test]
     fn the_reference_of_the_command_line_is_that_of_the_commands() {
         const MARK: &str = "<!-- From here on it is made from the commands. -->\n\n";
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
-        let kept = std::fs::read_to_string(path).unwrap();
+        let path = crate::docs("cli.md");
+        let kept = std::fs::read_to_string(&path).unwrap();
         let (head, body) = kept.split_once(MARK).expect("the page has its mark");
         let made = reference();
         if std::env::var_os("ORCHESTRION_WRITE_DOCS").is_some() {

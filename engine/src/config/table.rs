@@ -409,8 +409,7 @@ mod tests {
     /// `docs/operations.md` has a row for each setting, in the order of the table above, with its default as it is.
     #[test]
     fn the_operators_guide_has_each_setting_with_its_default() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
-        let guide = std::fs::read_to_string(path).unwrap();
+        let guide = std::fs::read_to_string(crate::docs("operations.md")).unwrap();
         let told: Vec<&str> = guide
             .lines()
             .skip_while(|line| !line.starts_with("| setting | default |"))

@@ -5,11 +5,11 @@ times, nothing behind the end), and then it is replayed by the SDK itself.
 """
 
 import asyncio
-import json
 import sys
 import uuid
 from contextlib import asynccontextmanager
 
+import reports
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHistory
 from temporalio.worker import Replayer, UnsandboxedWorkflowRunner, Worker
@@ -156,7 +156,7 @@ class Stage:
 
     async def kill(self):
         """Kills the server as a power cut would, and waits until it is back."""
-        print(json.dumps({"ask": "kill"}), flush=True)
+        reports.say({"ask": "kill"})
         answer = await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
         assert answer.strip() == "back", answer
 

@@ -5,13 +5,13 @@ Prints a line of JSON for each test, `{"test": ..., "error": null or text}`, and
 
 import asyncio
 import importlib
-import json
 import os
 import sys
 import time
 import traceback
 
 import harness
+import reports
 
 TEST_SECONDS_MAX = 90
 
@@ -23,7 +23,7 @@ async def one(name, test, stage):
         error = None
     except BaseException as raised:
         error = "".join(traceback.format_exception(raised))[-6000:]
-    print(json.dumps({"test": name, "error": error, "seconds": round(time.monotonic() - begun, 1)}), flush=True)
+    reports.say({"test": name, "error": error, "seconds": round(time.monotonic() - begun, 1)})
 
 
 async def main(address, namespace, file, *only):
@@ -40,9 +40,10 @@ async def main(address, namespace, file, *only):
                 await one(name, test, stage)
         else:
             await asyncio.gather(*(one(name, test, stage) for name, test in tests.items()))
-    print(json.dumps({"done": len(tests)}), flush=True)
+    reports.say({"done": len(tests)})
 
 
+reports.keep_stdout()
 try:
     asyncio.run(main(*sys.argv[1:]))
     code = 0

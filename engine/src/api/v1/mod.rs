@@ -218,8 +218,7 @@ mod tests {
     use super::*;
 
     fn guide() -> String {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
-        std::fs::read_to_string(path).unwrap()
+        std::fs::read_to_string(crate::docs("api.md")).unwrap()
     }
 
     #[test]
