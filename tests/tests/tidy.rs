@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {
     let root = orchestrion_tests::root().join(folder);
