@@ -10,7 +10,6 @@ use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
     HistoryEvent, WorkflowTaskScheduledEventAttributes, WorkflowTaskStartedEventAttributes,
 };
-use orchestrion_proto::temporal::api::sdk::v1::UserMetadata;
 use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
 use orchestrion_proto::v1::{EventBuffered, Note, WorkflowTaskRetried, note};
 
@@ -123,15 +122,9 @@ impl<'a> Draft<'a> {
     }
 
     /// Puts what travels beside its attributes on the event at `index`, if it is one.
-    pub(crate) fn annotate(
-        &mut self,
-        index: usize,
-        user_metadata: Option<&UserMetadata>,
-        links: &[Link],
-    ) {
+    pub(crate) fn annotate(&mut self, index: usize, with: impl FnOnce(&mut HistoryEvent)) {
         if let Some(Record::Event(event)) = self.records.get_mut(index) {
-            event.user_metadata = user_metadata.cloned();
-            event.links = links.to_vec();
+            with(event);
         }
     }
 

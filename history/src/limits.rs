@@ -25,8 +25,8 @@ pub struct Limits {
     pub pending_signals_max: usize,
     /// Cancel requests to other runs that have not arrived.
     pub pending_cancels_max: usize,
-    /// Bytes of one command of a foreign worker, payloads included.
-    pub command_bytes_max: usize,
+    /// Bytes that a client or worker outside passes in one piece: an input, a memo, a result, details, a command.
+    pub blob_bytes_max: usize,
     /// Updates of a run that are not completed.
     pub updates_in_flight_max: usize,
     /// Updates in one run.
@@ -41,6 +41,8 @@ pub struct Limits {
     pub buffered_bytes_max: usize,
     /// Nanoseconds during which a worker may keep a workflow task alive without giving a command.
     pub task_heartbeat_max: i64,
+    /// Nanoseconds from the start of a run to the first task of the one it continues as.
+    pub continue_as_new_interval_min: i64,
     /// Events in a history from which on a worker is told to continue as new.
     pub suggest_continue_events: i64,
     /// Bytes of a history from which on a worker is told to continue as new.
@@ -68,11 +70,12 @@ impl Default for Limits {
             pending_children_max: 2_000,
             pending_signals_max: 2_000,
             pending_cancels_max: 2_000,
-            command_bytes_max: 2 * 1024 * 1024,
+            blob_bytes_max: 2 * 1024 * 1024,
             signals_max: 10_000,
             id_bytes_max: crate::ids::ID_BYTES_MAX,
             buffered_events_max: 100,
             buffered_bytes_max: 2 * 1024 * 1024,
+            continue_as_new_interval_min: 1_000_000_000,
             task_heartbeat_max: 1_800_000_000_000,
             suggest_continue_events: 4_096,
             suggest_continue_bytes: 4 * 1024 * 1024,

@@ -17,7 +17,8 @@ use orchestrion_proto::temporal::api::common::v1::RetryPolicy;
 use orchestrion_proto::temporal::api::enums::v1::{
     ContinueAsNewInitiator, ParentClosePolicy, RetryState, StartChildWorkflowExecutionFailedCause,
 };
-use orchestrion_proto::temporal::api::sdk::v1::UserMetadata;
+use orchestrion_proto::temporal::api::sdk::v1::event_group_marker::{InboundUpdate, Variant};
+use orchestrion_proto::temporal::api::sdk::v1::{EventGroupMarker, UserMetadata};
 
 const SECOND: i64 = 1_000_000_000;
 
@@ -190,6 +191,8 @@ fn a_child_tells_its_parent_once_and_only_at_the_end_of_its_chain() {
     let _ = story.turn(vec![continue_command("again")]);
     assert!(outward::ids(&story.state).is_empty(), "the chain goes on");
     let mut next = story.follow();
+    next.advance_ms(1_000);
+    next.fire();
     let _ = next.turn(vec![fail_command("no", true)]);
     let Some(Outward::TellParent { parent, closed }) = outward::get(&next.state, 0) else {
         panic!("the parent is to be told")
@@ -540,7 +543,23 @@ fn a_start_that_attaches_is_kept_also_while_a_workflow_task_runs() {
 }
 
 #[test]
-fn a_summary_stays_on_the_event_of_its_command() {
+fn code_that_continues_at_once_waits_for_the_rest_of_a_second() {
+    let mut story = Story::started();
+    let begun = story.state.started_at;
+    story.advance_ms(300);
+    let _ = story.turn(vec![continue_command("again")]);
+    let mut next = story.follow();
+    assert_eq!(next.state.executable_at, begun + SECOND);
+    // Its own start is the next second's beginning.
+    next.advance_ms(700);
+    next.fire();
+    next.advance_ms(300);
+    let _ = next.turn(vec![continue_command("again")]);
+    assert_eq!(next.follow().state.executable_at, next.now);
+}
+
+#[test]
+fn a_summary_and_groups_stay_on_the_event_of_their_command() {
     let mut story = Story::started();
     let mut command = common::timer_command("t", 1_000);
     let summary = UserMetadata {
@@ -548,6 +567,12 @@ fn a_summary_stays_on_the_event_of_its_command() {
         details: None,
     };
     command.user_metadata = Some(summary.clone());
+    let group = EventGroupMarker {
+        variant: Some(Variant::InboundUpdate(InboundUpdate {
+            inbound_update_id: "paid".to_owned(),
+        })),
+    };
+    command.event_group_markers = vec![group.clone()];
     let _ = story.turn(vec![command]);
     let event = story
         .records
@@ -556,6 +581,7 @@ fn a_summary_stays_on_the_event_of_its_command() {
         .next_back()
         .unwrap();
     assert_eq!(event.user_metadata, Some(summary));
+    assert_eq!(event.event_group_markers, [group]);
 }
 
 #[test]

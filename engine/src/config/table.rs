@@ -35,6 +35,8 @@ enum Field {
         u64,
         u64,
     ),
+    /// Nanoseconds, for the core.
+    LimitTime(fn(&mut Limits) -> &mut i64),
     Factor(fn(&mut Settings) -> &mut f64),
     /// From 0 to 1.
     Share(fn(&mut Settings) -> &mut f64),
@@ -65,7 +67,7 @@ impl Setting {
 
     pub(super) fn accepts(&self) -> String {
         match self.field {
-            Field::Duration(_) | Field::OptionalDuration(_) => {
+            Field::Duration(_) | Field::OptionalDuration(_) | Field::LimitTime(_) => {
                 format!("{}, at least 1ms", duration::ACCEPTS)
             }
             Field::Limit(.., min, max) => format!("a whole number from {min} to {max}"),
@@ -91,6 +93,9 @@ impl Setting {
         match self.field {
             Field::Duration(field) => *field(settings) = some_time(text)?,
             Field::OptionalDuration(field) => *field(settings) = Some(some_time(text)?),
+            Field::LimitTime(field) => {
+                *field(&mut settings.limits) = i64::try_from(some_time(text)?.as_nanos()).ok()?;
+            }
             Field::Limit(_, set, min, max) => {
                 let value = text.parse().ok();
                 let value = value.filter(|value| (min..=max).contains(value))?;
@@ -158,6 +163,7 @@ impl Setting {
         let shown = match self.field {
             Field::Duration(field) => short(*field(s)),
             Field::OptionalDuration(field) => field(s).map(short).unwrap_or_default(),
+            Field::LimitTime(field) => short(Duration::from_nanos(*field(&mut s.limits) as u64)),
             Field::Count(field, ..) => field(s).to_string(),
             Field::Limit(get, ..) => get(&s.limits).to_string(),
             Field::Factor(field) | Field::Share(field) => field(s).to_string(),
@@ -330,7 +336,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     limit!(request_bytes_warn, 1_024, TIB),
     limit!(note_bytes_max, 1_024, TIB),
     limit!(result_bytes_max, 1_024, GIB),
-    limit!(command_bytes_max, 1_024, GIB),
+    limit!(blob_bytes_max, 1_024, GIB),
     limit!(pending_activities_max, 1, 1_000_000),
     limit!(pending_children_max, 1, 1_000_000),
     limit!(pending_signals_max, 1, 1_000_000),
@@ -342,6 +348,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     limit!(buffered_bytes_max, 1_024, TIB),
     limit!(suggest_continue_events, 1, 10_000_000),
     limit!(suggest_continue_bytes, 1_024, TIB),
+    setting("limits.continue_as_new_interval_min", Field::LimitTime(|l| &mut l.continue_as_new_interval_min)),
+    setting("limits.task_heartbeat_max", Field::LimitTime(|l| &mut l.task_heartbeat_max)),
 
     setting("sockets.window", Field::Count(|s| &mut s.sockets.window, 1, 10_000)),
     setting("sockets.app_ping_interval", Field::Duration(|s| &mut s.sockets.app_ping_interval)),

@@ -134,7 +134,13 @@ pub(super) fn command(
     start.header = command.header.clone();
     start.run_timeout = given(command.workflow_run_timeout.as_ref(), start.run_timeout);
     start.task_timeout = given(command.workflow_task_timeout.as_ref(), start.task_timeout);
-    start.first_task_backoff = wire::nanos(command.backoff_start_interval.as_ref());
+    // Code that continues for ever without waiting would otherwise keep everybody busy.
+    let earliest = draft
+        .state
+        .started_at
+        .saturating_add(context.limits.continue_as_new_interval_min);
+    start.first_task_backoff = wire::nanos(command.backoff_start_interval.as_ref())
+        .max(earliest.saturating_sub(draft.now));
     start.retry_policy = command.retry_policy.clone().or(start.retry_policy);
     start.cron_schedule = named(Some(&command.cron_schedule), start.cron_schedule);
     start.memo = command.memo.clone().or(start.memo);

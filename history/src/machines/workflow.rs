@@ -136,7 +136,10 @@ pub(super) fn start(
             },
         ),
     );
-    draft.annotate(0, start.user_metadata.as_ref(), &start.links);
+    draft.annotate(0, |event| {
+        event.user_metadata = start.user_metadata.clone();
+        event.links = start.links.clone();
+    });
     draft.note(note::Kind::RunCreated(RunCreated {
         request_id: start.request_id.clone(),
         ..Default::default()

@@ -210,7 +210,10 @@ fn draft_completion(
             continue;
         }
         carry_out(&mut draft, context, command, completed_event_id)?;
-        draft.annotate(first, command.user_metadata.as_ref(), &[]);
+        draft.annotate(first, |event| {
+            event.user_metadata = command.user_metadata.clone();
+            event.event_group_markers = command.event_group_markers.clone();
+        });
     }
     let reports = messages.finish(&mut draft, context)?;
     if !draft.is_closed() {
@@ -231,7 +234,7 @@ fn draft_completion(
 }
 
 fn check_size(context: &Context<'_>, command: &Command) -> Result<(), BadCommand> {
-    let (bytes, max) = (command.encoded_len(), context.limits.command_bytes_max);
+    let (bytes, max) = (command.encoded_len(), context.limits.blob_bytes_max);
     if context.built_in || bytes <= max {
         return Ok(());
     }

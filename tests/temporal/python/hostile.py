@@ -4,6 +4,7 @@ import asyncio
 import sys
 from datetime import timedelta
 
+from google.protobuf.duration_pb2 import Duration
 from harness import attributes, name_of, raises
 from temporalio import activity, workflow
 from temporalio.api.command.v1 import (
@@ -12,15 +13,27 @@ from temporalio.api.command.v1 import (
     ScheduleActivityTaskCommandAttributes,
     StartTimerCommandAttributes,
 )
-from temporalio.api.common.v1 import ActivityType, Memo, Payload, Payloads, SearchAttributes, WorkflowType
-from temporalio.api.enums.v1 import CommandType, WorkflowTaskFailedCause
-from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.common.v1 import (
+    ActivityType,
+    Memo,
+    Payload,
+    Payloads,
+    SearchAttributes,
+    WorkflowExecution,
+    WorkflowType,
+)
+from temporalio.api.enums.v1 import CommandType, QueryResultType, TaskQueueKind, WorkflowTaskFailedCause
+from temporalio.api.taskqueue.v1 import StickyExecutionAttributes, TaskQueue
 from temporalio.api.workflowservice.v1 import (
+    DescribeTaskQueueRequest,
     PollActivityTaskQueueRequest,
     PollWorkflowTaskQueueRequest,
+    RecordActivityTaskHeartbeatRequest,
     RegisterNamespaceRequest,
     RespondActivityTaskCompletedRequest,
+    RespondQueryTaskCompletedRequest,
     RespondWorkflowTaskCompletedRequest,
+    SignalWorkflowExecutionRequest,
     StartWorkflowExecutionRequest,
 )
 from temporalio.client import Client
@@ -109,9 +122,10 @@ class ByHand:
         await self.service.start_workflow_execution(request)
         return self.stage.client.get_workflow_handle(request.workflow_id)
 
-    async def task(self):
+    async def task(self, queue=None):
+        queue = queue or self.queue
         return await self.service.poll_workflow_task_queue(
-            PollWorkflowTaskQueueRequest(namespace=self.namespace, task_queue=self.queue, identity="by hand")
+            PollWorkflowTaskQueueRequest(namespace=self.namespace, task_queue=queue, identity="by hand")
         )
 
     async def activity(self):
@@ -175,7 +189,6 @@ async def test_the_token_of_an_attempt_that_is_over(stage):
     hand = ByHand(stage)
     handle = await hand.start()
     task = await hand.task()
-    from google.protobuf.duration_pb2 import Duration
     from temporalio.api.common.v1 import RetryPolicy as Policy
 
     await hand.answer(
@@ -220,6 +233,63 @@ async def test_ids_that_are_too_long(stage):
     failed = [attributes(e) for e in (await handle.fetch_history()).events if name_of(e) == "WorkflowTaskFailed"]
     assert [f.cause for f in failed] == [WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_BAD_SCHEDULE_ACTIVITY_ATTRIBUTES]
     await hand.answer((await hand.task()).task_token, COMPLETE)
+
+
+async def test_pieces_that_are_too_large(stage):
+    hand = ByHand(stage)
+    large = Payloads(payloads=[Payload(data=b"x" * (2 * 1024 * 1024 + 1))])
+    await refused(RPCStatusCode.INVALID_ARGUMENT, hand.start(input=large), "the input has 2097")
+    await refused(RPCStatusCode.INVALID_ARGUMENT, hand.start(memo=Memo(fields={"m": large.payloads[0]})), "the memo has 2097")
+    handle = await hand.start()
+    signal = SignalWorkflowExecutionRequest(
+        namespace=hand.namespace, workflow_execution=WorkflowExecution(workflow_id=handle.id), signal_name="s", input=large
+    )
+    await refused(
+        RPCStatusCode.INVALID_ARGUMENT, hand.service.signal_workflow_execution(signal), "the signal's input has 2097"
+    )
+    # What a worker cannot answer otherwise closes its activity: another attempt would send the same.
+    for field in ("result", "heartbeat"):
+        task = await hand.task()
+        await hand.answer(task.task_token, hand.schedule(activity_id=field, start_to_close_timeout=Duration(seconds=30)))
+        attempt = await hand.activity()
+        if field == "result":
+            await hand.done(attempt.task_token, result=large)
+        else:
+            beat = RecordActivityTaskHeartbeatRequest(namespace=hand.namespace, task_token=attempt.task_token, details=large)
+            assert (await hand.service.record_activity_task_heartbeat(beat)).cancel_requested
+    await hand.answer((await hand.task()).task_token, COMPLETE)
+    events = await stage.check(handle, replay=False)
+    failures = [attributes(e).failure for e in events if name_of(e) == "ActivityTaskFailed"]
+    assert [f.server_failure_info.non_retryable for f in failures] == [True, True]
+    assert [f.message.split(",")[0][:18] for f in failures] == ["the result has 209", "the heartbeat has "]
+
+
+async def test_a_question_whose_sticky_worker_is_silent_goes_to_another(stage):
+    hand = ByHand(stage)
+    sticky = TaskQueue(name=stage.id("sticky"), kind=TaskQueueKind.TASK_QUEUE_KIND_STICKY, normal_name=hand.queue.name)
+    handle = await hand.start()
+    keeps = StickyExecutionAttributes(worker_task_queue=sticky, schedule_to_start_timeout=Duration(seconds=10))
+    await hand.answer((await hand.task()).task_token, sticky_attributes=keeps)
+    silent = asyncio.create_task(hand.task(sticky))
+
+    async def polls():
+        request = DescribeTaskQueueRequest(namespace=hand.namespace, task_queue=sticky, task_queue_type=1)
+        return (await hand.service.describe_task_queue(request)).pollers
+
+    await stage.eventually("a poll of the sticky queue", polls)
+    question = asyncio.create_task(handle.query("how"))
+    assert (await silent).query.query_type == "how"
+    asked = await hand.task()
+    assert asked.query.query_type == "how" and asked.history.events
+    answer = RespondQueryTaskCompletedRequest(
+        namespace=hand.namespace,
+        task_token=asked.task_token,
+        completed_type=QueryResultType.QUERY_RESULT_TYPE_ANSWERED,
+        query_result=Payloads(payloads=[Payload(metadata={"encoding": b"json/plain"}, data=b'"well"')]),
+    )
+    await hand.service.respond_query_task_completed(answer)
+    assert await question == "well"
+    await handle.terminate()
 
 
 async def test_durations_that_are_negative_or_absent(stage):
@@ -295,7 +365,7 @@ async def test_two_thousand_activities_and_one(stage):
 POLLS = """
 import asyncio, sys
 from temporalio.client import Client
-from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.taskqueue.v1 import StickyExecutionAttributes, TaskQueue
 from temporalio.api.workflowservice.v1 import PollActivityTaskQueueRequest, PollWorkflowTaskQueueRequest
 
 async def main(address, namespace, queue):

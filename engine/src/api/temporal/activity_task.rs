@@ -9,11 +9,14 @@ use orchestrion_history::request::{
 use orchestrion_history::state::Retry;
 use orchestrion_history::store::QueueKind;
 use orchestrion_history::wire::{duration, timestamp};
+use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::common::v1::{
     ActivityType, Payloads, RetryPolicy, WorkflowExecution, WorkflowType,
 };
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
-use orchestrion_proto::temporal::api::failure::v1::{ApplicationFailureInfo, Failure};
+use orchestrion_proto::temporal::api::failure::v1::{
+    ApplicationFailureInfo, Failure, ServerFailureInfo,
+};
 use orchestrion_proto::temporal::api::workflowservice::v1::{
     PollActivityTaskQueueRequest, PollActivityTaskQueueResponse,
     RecordActivityTaskHeartbeatByIdRequest, RecordActivityTaskHeartbeatByIdResponse,
@@ -196,6 +199,9 @@ impl Temporal {
                 Err(refused) => self.fail(place, refusal(&refused), identity, None).await,
             };
         }
+        if let Some(failure) = self.too_large("the result", result.as_ref()) {
+            return self.fail(place, Some(failure), identity, None).await;
+        }
         let complete = CompleteActivity {
             activity: place.activity,
             result,
@@ -203,6 +209,19 @@ impl Temporal {
         };
         let ask = Ask::CompleteActivity(Box::new(complete));
         self.answer(place.target, ask).await.map(|_| ())
+    }
+
+    /// Why an answer counts as a failure: its worker could send no other, so another attempt would end the same way.
+    fn too_large<M: Message>(&self, what: &str, piece: Option<&M>) -> Option<Failure> {
+        let (bytes, max) = (piece.map_or(0, Message::encoded_len), self.blob_max());
+        (bytes > max).then(|| Failure {
+            message: edge::oversized(what, bytes, max),
+            source: "Server".to_owned(),
+            failure_info: Some(FailureInfo::ServerFailureInfo(ServerFailureInfo {
+                non_retryable: true,
+            })),
+            ..Default::default()
+        })
     }
 
     /// A success of a task counts whenever it comes: for the activity, if that is open, whichever attempt it waits for; and if it closed
@@ -266,6 +285,12 @@ impl Temporal {
             source: "Server".to_owned(),
             ..Default::default()
         });
+        // A failure stays one: what is too large of it is left out.
+        let failure = self
+            .too_large("the failure", Some(&failure))
+            .unwrap_or(failure);
+        let last_heartbeat =
+            last_heartbeat.filter(|details| details.encoded_len() <= self.blob_max());
         let fail = FailActivity {
             activity: place.activity,
             failure,
@@ -282,6 +307,9 @@ impl Temporal {
         details: Option<Payloads>,
         identity: String,
     ) -> Result<(), Status> {
+        if let Some(failure) = self.too_large("the details", details.as_ref()) {
+            return self.fail(place, Some(failure), identity, None).await;
+        }
         let confirm = ConfirmActivityCanceled {
             activity: place.activity,
             details,
@@ -293,6 +321,11 @@ impl Temporal {
 
     /// Answers whether the workflow wants the activity cancelled.
     async fn heartbeat(&self, place: Place, details: Option<Payloads>) -> Result<bool, Status> {
+        if let Some(failure) = self.too_large("the heartbeat", details.as_ref()) {
+            self.fail(place, Some(failure), String::new(), None).await?;
+            // Its attempt is over: the worker may stop.
+            return Ok(true);
+        }
         let beat = HeartbeatActivity {
             activity: place.activity,
             details,

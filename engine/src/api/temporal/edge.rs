@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use orchestrion_history::ids::{Namespace, RunId, TaskQueueName, WorkflowId};
 use orchestrion_history::wire;
+use orchestrion_proto::prost::Message;
 use orchestrion_proto::prost_wkt_types::Duration as WireDuration;
 use orchestrion_proto::temporal::api::common::v1::WorkflowExecution;
 use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
@@ -113,7 +114,27 @@ pub fn poll_time(metadata: &MetadataMap, max: Duration) -> Result<Duration, Stat
     }
 }
 
+/// What passes in one piece may have `max` bytes.
+pub fn sized<M: Message>(what: &str, piece: Option<&M>, max: usize) -> Result<(), Status> {
+    match piece.map_or(0, Message::encoded_len) {
+        bytes if bytes > max => Err(Status::invalid_argument(oversized(what, bytes, max))),
+        _ => Ok(()),
+    }
+}
+
+/// Says that a piece has too many bytes, and what to do.
+pub fn oversized(what: &str, bytes: usize, max: usize) -> String {
+    format!(
+        "{what} has {bytes} bytes, at most {max} are allowed: pass a reference to the data instead"
+    )
+}
+
 impl Temporal {
+    /// The largest piece that clients and workers pass.
+    pub(super) fn blob_max(&self) -> usize {
+        self.api.settings.limits.blob_bytes_max
+    }
+
     /// The namespace of a task's answer: the one that its request names, or else its token. Both have to be the same.
     pub(super) fn task_namespace<T>(
         &self,

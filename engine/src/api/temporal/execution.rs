@@ -28,6 +28,7 @@ impl Temporal {
         let namespace = self.namespace(&request, &request.get_ref().namespace)?;
         let r = request.into_inner();
         let target = edge::target(&namespace, r.workflow_execution.as_ref())?;
+        edge::sized("the signal's input", r.input.as_ref(), self.blob_max())?;
         let signal = SignalWorkflow {
             name: r.signal_name,
             input: r.input,

@@ -23,7 +23,7 @@ use orchestrion_proto::temporal::api::workflowservice::v1::{
 use tonic::{Code, Request, Response, Status};
 
 use super::Temporal;
-use super::system::{self, BLOB_BYTES_MAX, CLUSTER_NAME, MEMO_BYTES_MAX, namespace_id};
+use super::system::{self, CLUSTER_NAME, namespace_id};
 use crate::acts::{Actor, Who};
 use crate::api::access::Caller;
 use crate::api::orra::Admission;
@@ -175,6 +175,7 @@ impl Temporal {
         let retention = known
             .retention
             .unwrap_or(self.api.settings.retention.closed_runs);
+        let blob_max = i64::try_from(self.blob_max()).unwrap_or(i64::MAX);
         DescribeNamespaceResponse {
             namespace_info: Some(NamespaceInfo {
                 id: namespace_id(&name),
@@ -190,8 +191,9 @@ impl Temporal {
                     ..Default::default()
                 }),
                 limits: Some(namespace_info::Limits {
-                    blob_size_limit_error: BLOB_BYTES_MAX,
-                    memo_size_limit_error: MEMO_BYTES_MAX,
+                    // The SDKs refuse more themselves.
+                    blob_size_limit_error: blob_max,
+                    memo_size_limit_error: blob_max,
                     ..Default::default()
                 }),
                 ..Default::default()

@@ -32,6 +32,11 @@ impl Temporal {
                 "query type is empty: name a query",
             ));
         }
+        edge::sized(
+            "the query's arguments",
+            query.query_args.as_ref(),
+            self.blob_max(),
+        )?;
         let run_id = self.run_of(&target)?;
         target.run_id = Some(run_id);
         let place = (&namespace, &target.workflow_id, run_id);

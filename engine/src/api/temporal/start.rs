@@ -72,6 +72,9 @@ impl Temporal {
             true => self.new_request_id(),
             false => r.request_id.clone(),
         };
+        let max = self.blob_max();
+        edge::sized("the input", r.input.as_ref(), max)?;
+        edge::sized("the memo", r.memo.as_ref(), max)?;
         let start_delay = edge::nanos("start delay", r.workflow_start_delay.as_ref())?;
         if start_delay > 0 && !r.cron_schedule.is_empty() {
             return Err(Status::invalid_argument(
@@ -137,6 +140,11 @@ impl Temporal {
                 "signal name is not set: name a signal",
             ));
         }
+        edge::sized(
+            "the signal's input",
+            r.signal_input.as_ref(),
+            self.blob_max(),
+        )?;
         let signal = SignalWorkflow {
             name: r.signal_name.clone(),
             input: r.signal_input.clone(),

@@ -21,10 +21,6 @@ use crate::registry::ids::digest;
 pub const SERVER_VERSION: &str = "1.30.0";
 /// What clients are shown as the only cluster.
 pub const CLUSTER_NAME: &str = "active";
-/// The largest payload; the SDKs refuse larger ones themselves.
-pub const BLOB_BYTES_MAX: i64 = 2 * 1024 * 1024;
-/// The largest memo.
-pub const MEMO_BYTES_MAX: i64 = 2 * 1024 * 1024;
 
 pub fn system_info() -> GetSystemInfoResponse {
     GetSystemInfoResponse {

@@ -50,6 +50,11 @@ impl Temporal {
                 "update name is empty: name an update handler",
             ));
         }
+        edge::sized(
+            "the update's request",
+            update.input.as_ref(),
+            self.blob_max(),
+        )?;
         let meta = update.meta.get_or_insert_with(Meta::default);
         if meta.update_id.is_empty() {
             meta.update_id = self.new_request_id();

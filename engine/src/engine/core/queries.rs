@@ -28,9 +28,9 @@ use super::Core;
 
 /// A run whose workflow task has failed so often answers no question.
 const ATTEMPTS_THAT_DOUBT: i32 = 3;
-/// A sticky worker that does not take a question for so long is not asked any more.
+/// A sticky worker that does not answer a question for so long is not asked any more.
 const STICKY_WAIT: Duration = Duration::from_secs(5);
-/// After a start of the engine workers have so long to come back before their absence counts.
+/// After a start of the engine, or of a run, workers have so long to come before their absence counts.
 const RETURN_WAIT: Duration = Duration::from_secs(20);
 
 pub(super) type QueryReply = oneshot::Sender<Result<QueryOutcome, CallError>>;
@@ -131,7 +131,8 @@ impl Core {
         });
         let attended = self.matching.is_attended(&own, now)
             || sticky.is_some_and(|key| self.matching.is_attended(&key, now));
-        if !attended && now.since(self.recovered_at) > RETURN_WAIT {
+        let new = now.since(Timestamp(state.started_at)) <= RETURN_WAIT;
+        if !attended && !new && now.since(self.recovered_at) > RETURN_WAIT {
             return Err(not_ready(
                 "no worker has polled its task queue lately: start one",
             ));
@@ -199,7 +200,7 @@ impl Core {
         round.queues.push_back(key);
     }
 
-    /// A question its sticky worker has not taken in time goes to any worker.
+    /// A question its sticky worker has not answered in time goes to any worker: who took it may be gone, and asking twice changes nothing.
     pub(super) fn unstick_queries(&mut self, round: &mut Round) {
         let now = round.now;
         let (due, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sticky_queries)
@@ -210,15 +211,16 @@ impl Core {
             let Some(pending) = self.queries.get(&id) else {
                 continue;
             };
-            let QueryStage::Queued {
-                at,
-                sticky_until: Some(_),
-            } = pending.stage.clone()
-            else {
-                continue;
-            };
             let run = pending.run.clone();
-            if self.matching.remove_query(&at, id).is_some() {
+            let silent = match pending.stage.clone() {
+                QueryStage::Queued {
+                    at,
+                    sticky_until: Some(_),
+                } => self.matching.remove_query(&at, id).is_some(),
+                QueryStage::Asked => true,
+                QueryStage::Queued { .. } | QueryStage::Buffered | QueryStage::Attached => false,
+            };
+            if silent {
                 if let Some(execution) = self.executions.get_mut(&run) {
                     execution.sticky = None;
                 }
