@@ -201,6 +201,7 @@ fn a_chain_is_one_child_and_its_runs_follow_in_one_batch() {
         world.events_of("c", RunId::parse(&first.run_id).unwrap()),
         ["Started", "ContinuedAsNew"]
     );
+    world.advance(Duration::from_secs(1));
     world.turn("c", vec![complete()]);
     assert_eq!(
         world.events("p"),
@@ -512,6 +513,7 @@ fn a_run_made_by_a_reset_hears_of_children_that_ended_before_it_was_made() {
     world.start("p");
     world.turn("p", vec![child("c", ParentClosePolicy::Terminate)]);
     world.turn("c", vec![continue_as_new()]);
+    world.advance(Duration::from_secs(1));
     let next_event_id = world.state("p").next_event_id;
     world.turn("p", vec![]);
     world.turn("c", vec![complete()]);
