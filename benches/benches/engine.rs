@@ -103,7 +103,7 @@ fn hand_over(c: &mut Criterion) {
             namespace(),
             kind,
             queue(),
-            "bench".to_owned(),
+            "bench".to_owned().into(),
             "poll".to_owned(),
         );
         let mut polled = polled.unwrap();

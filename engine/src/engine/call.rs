@@ -9,7 +9,7 @@ use orchestrion_proto::temporal::api::update;
 use tokio::sync::{mpsc, oneshot};
 
 use super::handle::{Accepted, CallError, Dispatch, Presence, Progress, SessionId, Target};
-use super::matching::{Described, Poll};
+use super::matching::{Described, Leaving, Poll};
 use super::polling::{
     Completed, Completion, QueryOutcome, QueryTask, Started, UpdateProgress, UpdateStage,
     WorkflowTaskDispatch,
@@ -208,13 +208,11 @@ pub enum Call {
         reply: oneshot::Sender<Described>,
     },
     /// A worker leaves.
-    EndPolls {
+    Leave {
         /// The tenant.
         namespace: Namespace,
-        /// A queue of it.
-        queue: TaskQueueName,
-        /// Who.
-        identity: String,
+        /// Who, and where it polled.
+        leaving: Leaving,
     },
     /// A run's next workflow tasks go to any worker.
     ResetSticky {

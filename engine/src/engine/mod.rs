@@ -47,7 +47,7 @@ pub use self::core::Core;
 pub use self::handle::{
     Accepted, CallError, Dispatch, Handle, Presence, Progress, Session, SessionId, Target,
 };
-pub use self::matching::{Described, PollAnswer, Polled};
+pub use self::matching::{Described, Leaving, PollAnswer, Polled, Poller};
 pub use self::tail::Tail;
 use crate::orchestration::Effect;
 use crate::seams::{Chance, Clock};

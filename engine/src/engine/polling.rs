@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::call::Call;
 use super::handle::{Accepted, CallError, Dispatch, Handle, Target};
-use super::matching::{Described, Poll, PollAnswer};
+use super::matching::{Described, Leaving, Poll, PollAnswer, Poller};
 
 /// A turn of workflow code, handed to a worker. Its start is volatile: `start` is what the worker's token has to carry.
 #[derive(Debug, Clone, PartialEq)]
@@ -182,7 +182,7 @@ impl Handle {
         namespace: Namespace,
         kind: QueueKind,
         queue: TaskQueueName,
-        identity: String,
+        worker: Poller,
         request_id: String,
     ) -> Result<PollAnswer, CallError> {
         let (reply, answer) = oneshot::channel();
@@ -191,7 +191,7 @@ impl Handle {
             kind,
             queue,
             poll: Poll {
-                identity,
+                worker,
                 request_id,
                 reply,
             },
@@ -312,17 +312,8 @@ impl Handle {
     }
 
     /// A worker leaves: its polls end, and tasks that would go to its own queue go to any worker.
-    pub fn end_polls(
-        &self,
-        namespace: Namespace,
-        queue: TaskQueueName,
-        identity: String,
-    ) -> Result<(), CallError> {
-        self.send(Call::EndPolls {
-            namespace,
-            queue,
-            identity,
-        })
+    pub fn leave(&self, namespace: Namespace, leaving: Leaving) -> Result<(), CallError> {
+        self.send(Call::Leave { namespace, leaving })
     }
 
     /// The run's next workflow tasks go to any worker.

@@ -256,16 +256,51 @@ pub enum AttributeError {
     },
 }
 
+/// What a query is about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Subject {
+    /// Runs, with all that is known of each.
+    #[default]
+    Runs,
+    /// Something that has the attributes it is given, and no others.
+    Other,
+}
+
 /// The attributes of a namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Catalogue {
     custom: BTreeMap<String, ValueType>,
+    subject: Subject,
 }
 
 impl Catalogue {
     /// With these beside the predefined ones.
     pub fn new(custom: BTreeMap<String, ValueType>) -> Self {
-        Self { custom }
+        Self {
+            custom,
+            subject: Subject::Runs,
+        }
+    }
+
+    /// Of something else than runs.
+    pub fn of_other(attributes: impl IntoIterator<Item = (&'static str, ValueType)>) -> Self {
+        let named = attributes.into_iter();
+        Self {
+            custom: named.map(|(name, kind)| (name.to_owned(), kind)).collect(),
+            subject: Subject::Other,
+        }
+    }
+
+    /// Whether it is of runs.
+    pub fn is_of_runs(&self) -> bool {
+        self.subject == Subject::Runs
+    }
+
+    /// Every name that a query may use.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let system = Self::system().filter(|_| self.is_of_runs());
+        let custom = self.custom.keys().map(String::as_str);
+        system.map(|(name, _)| name).chain(custom)
     }
 
     /// One more, or one of another type.
@@ -291,7 +326,8 @@ impl Catalogue {
 
     /// The attribute of a name.
     pub fn get(&self, name: &str) -> Option<Attribute> {
-        if let Some(field) = Field::ALL.iter().find(|field| field.name() == name) {
+        let fields = Field::ALL.iter().filter(|_| self.is_of_runs());
+        if let Some(field) = fields.into_iter().find(|field| field.name() == name) {
             return Some(Attribute::Field(*field));
         }
         let kind = self.kept(name)?;
@@ -302,8 +338,10 @@ impl Catalogue {
     }
 
     fn kept(&self, name: &str) -> Option<ValueType> {
-        let predefined = PREDEFINED.iter().find(|(known, _)| *known == name);
+        let predefined = PREDEFINED.iter().filter(|_| self.is_of_runs());
         predefined
+            .into_iter()
+            .find(|(known, _)| *known == name)
             .map(|(_, kind)| *kind)
             .or_else(|| self.custom.get(name).copied())
     }

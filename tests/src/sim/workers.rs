@@ -106,7 +106,7 @@ async fn poll(
     let name = TaskQueueName::parse(queue).expect("queues of the simulation have names");
     let mut answer = door
         .handle
-        .poll(namespace.clone(), kind, name, identity, request_id)
+        .poll(namespace.clone(), kind, name, identity.into(), request_id)
         .ok()?;
     // A socket that drops while it waits gives back what comes too late.
     let patience = match world.mishap(30) {

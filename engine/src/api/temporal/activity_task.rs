@@ -134,8 +134,9 @@ impl Temporal {
         let wait = edge::poll_time(request.metadata(), self.api.settings.grpc.poll_timeout)?;
         let poll = request.into_inner();
         let queue = edge::queue(poll.task_queue.as_ref())?;
+        let worker = edge::poller(poll.identity, poll.worker_instance_key)?;
         let polled = self
-            .wait_for_task(namespace, QueueKind::Activity, queue, poll.identity, wait)
+            .wait_for_task(namespace, QueueKind::Activity, queue, worker, wait)
             .await?;
         Ok(Response::new(match polled {
             Some(Polled::Activity(dispatch)) => on_the_wire(*dispatch),

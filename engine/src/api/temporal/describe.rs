@@ -22,7 +22,7 @@ use orchestrion_proto::temporal::api::workflow::v1::{
 };
 use orchestrion_proto::temporal::api::workflowservice::v1::{
     DescribeTaskQueueRequest, DescribeTaskQueueResponse, DescribeWorkflowExecutionRequest,
-    DescribeWorkflowExecutionResponse, ShutdownWorkerRequest, ShutdownWorkerResponse,
+    DescribeWorkflowExecutionResponse,
 };
 use prost::Message as _;
 use tonic::{Request, Response, Status};
@@ -119,24 +119,6 @@ impl Temporal {
             }),
             ..Default::default()
         }))
-    }
-
-    /// A worker leaves: its polls end at once, and its own queue is not waited for.
-    pub(super) async fn shutdown_worker(
-        &self,
-        request: Request<ShutdownWorkerRequest>,
-    ) -> Result<Response<ShutdownWorkerResponse>, Status> {
-        let namespace = self.namespace(&request, &request.get_ref().namespace)?;
-        let r = request.into_inner();
-        for name in [r.sticky_task_queue, r.task_queue] {
-            if let Ok(queue) = orchestrion_history::ids::TaskQueueName::parse(&name) {
-                self.api
-                    .handle
-                    .end_polls(namespace.clone(), queue, r.identity.clone())
-                    .map_err(errors::of_call)?;
-            }
-        }
-        Ok(Response::new(ShutdownWorkerResponse::default()))
     }
 }
 

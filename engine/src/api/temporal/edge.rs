@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use orchestrion_history::ids::{Namespace, RunId, TaskQueueName, WorkflowId};
+use orchestrion_history::ids::{ID_BYTES_MAX, Namespace, RunId, TaskQueueName, WorkflowId};
 use orchestrion_history::wire;
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::prost_wkt_types::Duration as WireDuration;
@@ -12,7 +12,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
 
 use super::Temporal;
-use crate::engine::Target;
+use crate::engine::{Poller, Target};
 use crate::orchestration::{PLANNER_QUEUE, WORKFLOW_QUEUE, is_builtin};
 
 /// The execution that a request names.
@@ -54,6 +54,20 @@ pub fn queue(queue: Option<&TaskQueue>) -> Result<TaskQueueName, Status> {
         ));
     }
     TaskQueueName::parse(name).map_err(|e| Status::invalid_argument(format!("task queue: {e}")))
+}
+
+/// Who polls, or says that it leaves.
+pub fn poller(identity: String, instance_key: String) -> Result<Poller, Status> {
+    if instance_key.len() > ID_BYTES_MAX {
+        return Err(Status::invalid_argument(format!(
+            "worker instance key has {} bytes: at most {ID_BYTES_MAX} are allowed",
+            instance_key.len()
+        )));
+    }
+    Ok(Poller {
+        identity,
+        instance_key,
+    })
 }
 
 /// A workflow type that may be started from outside.

@@ -19,6 +19,7 @@ mod system;
 mod token;
 mod update;
 mod visibility;
+mod workers;
 mod workflow_task;
 
 use orchestrion_history::ids::Namespace;
@@ -355,7 +356,7 @@ impl WorkflowService for Temporal {
         &self,
         request: Request<workflowservice::ShutdownWorkerRequest>,
     ) -> Result<Response<workflowservice::ShutdownWorkerResponse>, Status> {
-        self.shutdown_worker(request).await
+        self.worker_leaves(request).await
     }
 }
 

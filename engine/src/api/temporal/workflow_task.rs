@@ -20,9 +20,9 @@ use tonic::{Request, Response, Status};
 
 use super::token::{PageToken, TaskToken};
 use super::{Temporal, activity_task, edge, errors};
-use crate::engine::Polled;
 use crate::engine::history::HistoryPage;
 use crate::engine::polling::{Completion, QueryTask, Sticky, WorkflowTaskDispatch};
+use crate::engine::{Polled, Poller};
 use crate::seams;
 
 impl Temporal {
@@ -34,8 +34,9 @@ impl Temporal {
         let wait = edge::poll_time(request.metadata(), self.api.settings.grpc.poll_timeout)?;
         let poll = request.into_inner();
         let queue = edge::queue(poll.task_queue.as_ref())?;
+        let worker = edge::poller(poll.identity, poll.worker_instance_key)?;
         let polled = self
-            .wait_for_task(namespace, QueueKind::Workflow, queue, poll.identity, wait)
+            .wait_for_task(namespace, QueueKind::Workflow, queue, worker, wait)
             .await?;
         Ok(Response::new(match polled {
             Some(Polled::WorkflowTask(task)) => self.workflow_task(*task).await?,
@@ -50,7 +51,7 @@ impl Temporal {
         namespace: orchestrion_history::ids::Namespace,
         kind: QueueKind,
         queue: orchestrion_history::ids::TaskQueueName,
-        identity: String,
+        worker: Poller,
         wait: Duration,
     ) -> Result<Option<Polled>, Status> {
         let request_id = self.new_request_id();
@@ -58,7 +59,7 @@ impl Temporal {
         let mut answer = self
             .api
             .handle
-            .poll(namespace, kind, queue, identity, request_id)
+            .poll(namespace, kind, queue, worker, request_id)
             .map_err(errors::of_call)?;
         let polled = tokio::select! {
             biased;

@@ -38,7 +38,11 @@ impl Core {
                 Taker::Session { id, identity } => {
                     (identity.as_str(), format!("{}-{}", id.0, self.rounds), true)
                 }
-                Taker::Poll(poll) => (poll.identity.as_str(), poll.request_id.clone(), false),
+                Taker::Poll(poll) => (
+                    poll.worker.identity.as_str(),
+                    poll.request_id.clone(),
+                    false,
+                ),
             };
             let request = Request::StartActivityAttempt(StartActivityAttempt {
                 scheduled_event_id: waiting.event_id,

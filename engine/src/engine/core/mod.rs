@@ -13,6 +13,7 @@ mod between;
 mod commit;
 mod hand_out;
 pub(super) mod index;
+mod leaving;
 mod limits;
 mod load;
 mod queries;
@@ -414,19 +415,8 @@ impl Core {
                 };
                 let _ = reply.send(self.matching.describe(&key));
             }
-            Call::EndPolls {
-                namespace,
-                queue,
-                identity,
-            } => {
-                for kind in [QueueKind::Workflow, QueueKind::Activity] {
-                    let key = QueueKey {
-                        namespace: Some(namespace.clone()),
-                        kind,
-                        queue: queue.clone(),
-                    };
-                    self.matching.end_polls(&key, &identity);
-                }
+            Call::Leave { namespace, leaving } => {
+                self.leave(round, &namespace, &leaving);
             }
             Call::ResetSticky { target } => {
                 if let Ok(run) = self.find(&target)

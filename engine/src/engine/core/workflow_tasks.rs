@@ -135,7 +135,7 @@ impl Core {
                 round,
                 &matched.waiting,
                 queue,
-                &poll.identity,
+                &poll.worker.identity,
                 &poll.request_id,
             );
             match task {

@@ -5,6 +5,7 @@
 //!
 //! Invariant: an attempt is either waiting in its queue, or with at most one session, or unknown here (not due, or over).
 
+mod left;
 mod polls;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -13,8 +14,9 @@ use orchestrion_history::ids::{Namespace, RunId, TaskQueueName, Timestamp, Workf
 use orchestrion_history::store::QueueKind;
 use tokio::sync::mpsc;
 
+use self::left::Left;
 use self::polls::Polls;
-pub use self::polls::{Poll, PollAnswer, Polled};
+pub use self::polls::{Leaving, Poll, PollAnswer, Polled, Poller};
 use super::handle::{Dispatch, SessionId};
 use super::polling::QueryTask;
 
@@ -97,6 +99,14 @@ pub(super) struct Match {
     pub(super) waiting: Waiting,
 }
 
+fn of(namespace: &Namespace, kind: QueueKind, queue: &TaskQueueName) -> QueueKey {
+    QueueKey {
+        namespace: Some(namespace.clone()),
+        kind,
+        queue: queue.clone(),
+    }
+}
+
 impl Queue {
     /// A queue that was polled is kept for a while: when it was is worth knowing.
     fn is_idle(&self) -> bool {
@@ -126,6 +136,7 @@ pub(super) struct Matching {
     sessions: HashMap<SessionId, Attached>,
     owners: HashMap<AttemptKey, SessionId>,
     next_session: u64,
+    left: Left,
     /// What this round took from sessions.
     disowned: Vec<(AttemptKey, SessionId, (WorkflowId, i32))>,
 }
@@ -335,16 +346,45 @@ impl Matching {
         }
     }
 
-    /// A worker asks for one task.
+    /// A worker asks for one task. One that has left is answered at once, with nothing.
     pub(super) fn poll(&mut self, key: &QueueKey, poll: Poll, now: Timestamp) {
+        let namespace = key.namespace.as_ref();
+        if namespace.is_some_and(|namespace| self.left.has(namespace, &poll.worker, now)) {
+            return;
+        }
         self.queue(key, now).polls.add(poll, now);
     }
 
-    /// Ends what a worker waits for in a queue.
-    pub(super) fn end_polls(&mut self, key: &QueueKey, identity: &str) {
-        if let Some(queue) = self.queues.get_mut(key) {
-            queue.polls.end(identity);
+    /// A worker leaves: what it waits for ends, and so does what it asks for from now on. Answers what waited for it alone.
+    pub(super) fn leave(
+        &mut self,
+        namespace: &Namespace,
+        leaving: &Leaving,
+        now: Timestamp,
+    ) -> (Vec<(QueueKey, Waiting)>, Vec<QueryTask>) {
+        self.left.add(namespace, &leaving.worker, now);
+        let shared = leaving.kinds.iter().zip(leaving.queue.iter().cycle());
+        for (kind, queue) in shared {
+            if let Some(queue) = self.queues.get_mut(&of(namespace, *kind, queue)) {
+                queue.polls.end(&leaving.worker);
+            }
         }
+        let mut alone = (Vec::new(), Vec::new());
+        let Some(sticky) = &leaving.sticky else {
+            return alone;
+        };
+        let key = of(namespace, QueueKind::Workflow, sticky);
+        if let Some(queue) = self.queues.get_mut(&key) {
+            queue.polls.end(&leaving.worker);
+            if queue.polls.desert() {
+                let waiting = std::mem::take(&mut queue.waiting);
+                let waiting = waiting.into_values().map(|task| (key.clone(), task));
+                alone.0.extend(waiting);
+                alone.1.extend(queue.queries.drain(..));
+            }
+        }
+        self.drop_if_idle(&key);
+        alone
     }
 
     /// Whether somebody polls this queue, or did lately.
@@ -395,6 +435,7 @@ impl Matching {
 
     /// Forgets queues in which nothing waits and that nobody has polled for long.
     pub(super) fn drop_silent(&mut self, now: Timestamp) {
+        self.left.forget_old(now);
         const SILENT: std::time::Duration = std::time::Duration::from_secs(300);
         self.queues.retain(|_, queue| {
             !(queue.waiting.is_empty()

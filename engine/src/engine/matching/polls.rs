@@ -11,7 +11,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrion_history::ids::Timestamp;
+use orchestrion_history::ids::{TaskQueueName, Timestamp};
+use orchestrion_history::store::QueueKind;
 use tokio::sync::oneshot;
 
 use crate::engine::call::Call;
@@ -32,11 +33,53 @@ pub enum Polled {
     Activity(Box<Dispatch>),
 }
 
+/// Who polls.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Poller {
+    /// Shown in history. Workers of one process may share it.
+    pub identity: String,
+    /// Of this worker alone; empty where its SDK gives none.
+    pub instance_key: String,
+}
+
+impl From<String> for Poller {
+    /// One of which nothing but its identity is known.
+    fn from(identity: String) -> Self {
+        Self {
+            identity,
+            instance_key: String::new(),
+        }
+    }
+}
+
+impl Poller {
+    /// Whether both are the same worker, as far as they say.
+    fn is(&self, other: &Self) -> bool {
+        match (self.instance_key.as_str(), other.instance_key.as_str()) {
+            ("", _) | (_, "") => self.identity == other.identity,
+            (mine, theirs) => mine == theirs,
+        }
+    }
+}
+
+/// A worker that leaves, and where it polled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaving {
+    /// Who.
+    pub worker: Poller,
+    /// The queue that it serves with others.
+    pub queue: Option<TaskQueueName>,
+    /// Which tasks of it.
+    pub kinds: Vec<QueueKind>,
+    /// Its own queue, where the runs it has cached wait for it.
+    pub sticky: Option<TaskQueueName>,
+}
+
 /// A worker that waits for one task.
 #[derive(Debug)]
 pub struct Poll {
-    /// Shown in history.
-    pub identity: String,
+    /// Who.
+    pub worker: Poller,
     /// This poll's own id.
     pub request_id: String,
     /// Takes the answer.
@@ -90,14 +133,15 @@ impl Polls {
         match self
             .pollers
             .iter_mut()
-            .find(|(identity, _)| **identity == *poll.identity)
+            .find(|(identity, _)| **identity == *poll.worker.identity)
         {
             Some((_, at)) => *at = now,
             None => {
                 if self.pollers.len() == POLLERS_MAX {
                     self.pollers.pop_front();
                 }
-                self.pollers.push_back((poll.identity.as_str().into(), now));
+                self.pollers
+                    .push_back((poll.worker.identity.as_str().into(), now));
             }
         }
         self.waiting.push_back(poll);
@@ -139,7 +183,7 @@ impl Polls {
         let lately = |at: &Timestamp| now.since(*at) < POLLER_SILENCE;
         let waits = |identity: &str| {
             let mut open = self.waiting.iter().filter(|poll| !poll.reply.is_closed());
-            open.any(|poll| poll.identity == identity)
+            open.any(|poll| poll.worker.identity == identity)
         };
         let pollers = self.pollers.iter();
         pollers
@@ -148,8 +192,18 @@ impl Polls {
     }
 
     /// Ends the polls of one worker: it is shutting down.
-    pub(super) fn end(&mut self, identity: &str) {
-        self.waiting.retain(|poll| poll.identity != identity);
+    pub(super) fn end(&mut self, worker: &Poller) {
+        self.waiting.retain(|poll| !poll.worker.is(worker));
+    }
+
+    /// The one worker that polled here has left. Whether it has: then nobody counts as having polled lately.
+    pub(super) fn desert(&mut self) -> bool {
+        if self.any() {
+            return false;
+        }
+        self.polled_at = None;
+        self.pollers.clear();
+        true
     }
 }
 
@@ -158,5 +212,71 @@ impl Handle {
     pub fn give_back(&self, polled: Polled) {
         // Only a stopping engine does not take it, and then its next start finds the task in its queue.
         let _ = self.inbox.send(Call::GiveBack(polled.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(identity: &str, key: &str) -> Poller {
+        Poller {
+            identity: identity.to_owned(),
+            instance_key: key.to_owned(),
+        }
+    }
+
+    fn polls(workers: &[Poller]) -> (Polls, Vec<oneshot::Receiver<Polled>>) {
+        let mut polls = Polls::default();
+        let answers = workers.iter().map(|worker| {
+            let (reply, answer) = oneshot::channel();
+            let poll = Poll {
+                worker: worker.clone(),
+                request_id: String::new(),
+                reply,
+            };
+            polls.add(poll, Timestamp(1));
+            answer
+        });
+        let answers = answers.collect();
+        (polls, answers)
+    }
+
+    /// Who is still there after one has left.
+    fn stay(workers: &[Poller], leaves: &Poller) -> Vec<Poller> {
+        let (mut polls, _answers) = polls(workers);
+        polls.end(leaves);
+        std::iter::from_fn(|| polls.take())
+            .map(|poll| poll.worker)
+            .collect()
+    }
+
+    #[test]
+    fn a_worker_with_a_key_leaves_alone() {
+        let (a, b) = (worker("me", "a"), worker("me", "b"));
+        let all = [a.clone(), b.clone(), a.clone()];
+        assert_eq!(stay(&all, &a), [b]);
+    }
+
+    #[test]
+    fn where_a_key_is_missing_the_identity_says_who_leaves() {
+        let (old, other) = (worker("me", ""), worker("you", ""));
+        let all = [old.clone(), other.clone()];
+        assert_eq!(stay(&all, &worker("me", "a")), [other]);
+        let all = [worker("me", "a"), worker("you", "b")];
+        assert_eq!(stay(&all, &old), [worker("you", "b")]);
+    }
+
+    #[test]
+    fn a_queue_is_deserted_once_nobody_waits_there() {
+        let now = Timestamp(2);
+        let (a, b) = (worker("me", "a"), worker("me", "b"));
+        let (mut polls, _answers) = polls(&[a.clone(), b.clone()]);
+        polls.end(&a);
+        assert!(!polls.desert());
+        assert!(polls.is_attended(now) && polls.polled_at.is_some());
+        polls.end(&b);
+        assert!(polls.desert());
+        assert!(!polls.is_attended(now) && polls.attending(now) == 0);
     }
 }

@@ -91,6 +91,22 @@ pub(super) fn check(parsed: Parsed, catalogue: &Catalogue) -> Located<Query> {
         .tree
         .map(|tree| filter(tree, catalogue))
         .transpose()?;
+    if let Some(end) = parsed.group_by.as_ref()
+        && !catalogue.is_of_runs()
+    {
+        return Err((
+            end.at,
+            "only runs are grouped: leave GROUP BY out".to_owned(),
+        ));
+    }
+    if let Some((end, _)) = parsed.order_by.as_ref()
+        && !catalogue.is_of_runs()
+    {
+        return Err((
+            end.at,
+            "only runs are ordered: leave ORDER BY out".to_owned(),
+        ));
+    }
     if let Some(group) = &parsed.group_by
         && group.it != Field::ExecutionStatus.name()
     {
@@ -139,13 +155,15 @@ fn filter(tree: Tree, catalogue: &Catalogue) -> Located<Filter> {
 }
 
 fn unknown(name: &str, catalogue: &Catalogue) -> String {
-    let known = Catalogue::system().map(|(known, _)| known);
-    let known = known.chain(catalogue.custom().keys().map(String::as_str));
-    let alike = known
-        .into_iter()
+    let alike = catalogue
+        .names()
         .find(|known| known.eq_ignore_ascii_case(name));
     match alike {
         Some(alike) => format!("search attribute {name} is not defined: did you mean {alike}?"),
+        None if !catalogue.is_of_runs() => format!(
+            "attribute {name} is not defined: ask for one of {}",
+            catalogue.names().collect::<Vec<_>>().join(", ")
+        ),
         None => format!(
             "search attribute {name} is not defined in this namespace: add it, or ask for one of {}",
             Field::ALL
