@@ -27,6 +27,7 @@ pub mod registry;
 pub mod seams;
 pub mod server;
 pub mod visibility;
+pub mod workers;
 
 /// A page of `docs/`, for the tests that keep it in step. Asked for when a test runs: clones may share their build output.
 #[cfg(test)]

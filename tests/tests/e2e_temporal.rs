@@ -173,6 +173,7 @@ files! {
     races_of_the_python_sdk = python_sdk("races")
     corners_of_the_python_sdk = python_sdk("corners")
     workers_of_the_python_sdk_that_leave = python_sdk("leaving")
+    heartbeats_of_workers_of_the_python_sdk = python_sdk("heartbeats")
     workers_of_the_python_sdk_that_die = python_sdk("deaths")
     a_killed_server_loses_nothing_of_the_python_sdk = python_sdk("crashes")
     orchestrations_replay_with_the_python_sdk = both_wires("orchestrations")

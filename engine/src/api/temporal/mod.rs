@@ -22,6 +22,8 @@ mod visibility;
 mod workers;
 mod workflow_task;
 
+use std::sync::Arc;
+
 use orchestrion_history::ids::Namespace;
 use orchestrion_proto::services::operator::operator_service_server::OperatorService;
 use orchestrion_proto::services::workflow::workflow_service_server::WorkflowService;
@@ -32,17 +34,22 @@ use tonic::{Code, Request, Response, Status};
 
 use super::access::{Caller, Closed};
 use super::orra::Api;
+use crate::workers::Workers;
 
 /// Answers Temporal's clients. Clones share everything.
 #[derive(Clone)]
 pub struct Temporal {
     api: Api,
+    workers: Arc<Workers>,
 }
 
 impl Temporal {
     /// Over the same engine and registry as the other wires.
     pub fn new(api: Api) -> Self {
-        Self { api }
+        Self {
+            api,
+            workers: Arc::default(),
+        }
     }
 
     /// The namespace that a request names, if its caller may use it.
@@ -357,6 +364,34 @@ impl WorkflowService for Temporal {
         request: Request<workflowservice::ShutdownWorkerRequest>,
     ) -> Result<Response<workflowservice::ShutdownWorkerResponse>, Status> {
         self.worker_leaves(request).await
+    }
+
+    async fn record_worker_heartbeat(
+        &self,
+        request: Request<workflowservice::RecordWorkerHeartbeatRequest>,
+    ) -> Result<Response<workflowservice::RecordWorkerHeartbeatResponse>, Status> {
+        self.record_workers(request).await
+    }
+
+    async fn list_workers(
+        &self,
+        request: Request<workflowservice::ListWorkersRequest>,
+    ) -> Result<Response<workflowservice::ListWorkersResponse>, Status> {
+        self.list_some_workers(request).await
+    }
+
+    async fn count_workers(
+        &self,
+        request: Request<workflowservice::CountWorkersRequest>,
+    ) -> Result<Response<workflowservice::CountWorkersResponse>, Status> {
+        self.count_some_workers(request).await
+    }
+
+    async fn describe_worker(
+        &self,
+        request: Request<workflowservice::DescribeWorkerRequest>,
+    ) -> Result<Response<workflowservice::DescribeWorkerResponse>, Status> {
+        self.describe_a_worker(request).await
     }
 }
 

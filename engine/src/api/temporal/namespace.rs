@@ -188,6 +188,7 @@ impl Temporal {
                     eager_workflow_start: true,
                     sync_update: true,
                     async_update: true,
+                    worker_heartbeats: true,
                     worker_poll_complete_on_shutdown: true,
                     ..Default::default()
                 }),
