@@ -180,7 +180,13 @@ pub fn run() -> ExitCode {
 
 fn execute(cli: Cli) -> Result<(), CliError> {
     let mut runtime = match &cli.command {
-        Command::Dev(_) | Command::Server(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Dev(_) | Command::Server(_) => {
+            let mut runtime = tokio::runtime::Builder::new_multi_thread();
+            // One core is for the engine's own thread: more of these would only take work from each other.
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            runtime.worker_threads(cores.saturating_sub(1).max(1));
+            runtime
+        }
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = runtime

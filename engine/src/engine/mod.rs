@@ -24,6 +24,7 @@ pub mod polling;
 mod builtin;
 mod core;
 mod matching;
+mod names;
 mod offline;
 mod recovery;
 mod removal;
@@ -127,7 +128,7 @@ impl Default for EngineOptions {
             inbox_calls_max: 8_192,
             round_calls_max: 512,
             cached_executions_max: 10_000,
-            idle_after: Duration::from_secs(10),
+            idle_after: Duration::from_secs(2),
             snapshot_records: 1_000,
             limits: Limits::default(),
             retention: Duration::from_secs(7 * 24 * 3_600),

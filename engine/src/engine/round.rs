@@ -1,8 +1,9 @@
 //! A round: what the calls of one drain change, gathered into one batch, and what may leave once it is durable.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use foldhash::HashMap;
 use orchestrion_history::ids::{Namespace, RangeId, RunId, ShardId, Timestamp, WorkflowId};
 use orchestrion_history::record::Record;
 use orchestrion_history::request::Request;

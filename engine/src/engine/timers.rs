@@ -2,9 +2,12 @@
 //!
 //! In memory only what the index holds; a run's state says what fires.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
+use foldhash::HashMap;
 use orchestrion_history::ids::{Namespace, RunId, Timestamp, WorkflowId};
+
+use super::names::Names;
 
 type Run = (Namespace, RunId);
 
@@ -12,6 +15,7 @@ type Run = (Namespace, RunId);
 pub(super) struct Timers {
     by_due: BTreeSet<(Timestamp, RunId, Namespace)>,
     by_run: HashMap<Run, (Timestamp, WorkflowId)>,
+    namespaces: Names<Namespace>,
 }
 
 impl Timers {
@@ -23,12 +27,13 @@ impl Timers {
         workflow_id: &WorkflowId,
         due: Option<Timestamp>,
     ) {
-        let run = (namespace.clone(), run_id);
+        let namespace = self.namespaces.shared(namespace);
+        let run = (namespace, run_id);
         if let Some((old, _)) = self.by_run.remove(&run) {
-            self.by_due.remove(&(old, run_id, namespace.clone()));
+            self.by_due.remove(&(old, run_id, run.0.clone()));
         }
         if let Some(due) = due {
-            self.by_due.insert((due, run_id, namespace.clone()));
+            self.by_due.insert((due, run_id, run.0.clone()));
             self.by_run.insert(run, (due, workflow_id.clone()));
         }
     }

@@ -44,8 +44,8 @@ pub async fn measure(plan: &Plan) -> Result<Measured> {
         try_join_all((0..SUBMITTERS).map(|number| submit(&client, plan.sleepers, number)));
     let submitted: Vec<(String, String, String)> = submitted.await?.into_iter().flatten().collect();
     let took = began.elapsed();
-    // The last of them have had their turn by then, and none has woken.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // The last of them have had their turn and left memory by then, and none has woken.
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let asleep = stage.engine.resident()?;
     let mut late = Vec::with_capacity(submitted.len());
     for chunk in submitted.chunks(64) {

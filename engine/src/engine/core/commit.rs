@@ -11,7 +11,7 @@ use orchestrion_proto::v1::{CurrentRun, RunHead};
 
 use crate::engine::handle::{CallError, Progress};
 use crate::engine::matching::Polled;
-use crate::engine::polling::WorkflowTaskDispatch;
+use crate::engine::polling::{Sticky, WorkflowTaskDispatch};
 use crate::engine::round::{Outgoing, Round, RunKey};
 
 use super::index::{lasting_lines, status_line, visibility};
@@ -367,7 +367,9 @@ impl Core {
             if let Some(execution) = self.executions.get_mut(run)
                 && let Some(sticky) = execution.sticky.take()
             {
-                self.parked.insert(run.clone(), sticky);
+                let key = (self.parked_names.0.shared(&run.0), run.1);
+                let queue = self.parked_names.1.shared(&sticky.queue);
+                self.parked.insert(key, Sticky { queue, ..sticky });
             }
             self.forget(run);
         }

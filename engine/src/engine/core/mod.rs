@@ -23,11 +23,13 @@ mod step;
 mod updates;
 mod workflow_tasks;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrion_history::ids::{Namespace, RangeId, RunId, ShardId, Timestamp, WorkflowId};
+use foldhash::{HashMap, HashMapExt as _};
+use orchestrion_history::ids::{
+    Namespace, RangeId, RunId, ShardId, TaskQueueName, Timestamp, WorkflowId,
+};
 use orchestrion_history::outward;
 use orchestrion_history::request::{Request, WorkflowTaskStart};
 use orchestrion_history::state::MutableState;
@@ -39,6 +41,7 @@ use self::updates::{PendingUpdate, Speculative};
 use crate::engine::call::{Call, GivenBack, ReplyTo};
 use crate::engine::handle::{Accepted, CallError, Presence, Progress, SessionId, Target};
 use crate::engine::matching::{Matching, QueueKey};
+use crate::engine::names::Names;
 use crate::engine::polling::Sticky;
 use crate::engine::removal::Told;
 use crate::engine::round::{Answer, Inner, Round, RunKey};
@@ -125,6 +128,8 @@ pub struct Core {
     next_idle_look: Timestamp,
     /// The workers that have executions cached which are not in memory here.
     parked: HashMap<RunKey, Sticky>,
+    /// The namespaces and queues of those.
+    parked_names: (Names<Namespace>, Names<TaskQueueName>),
     paused_until: Option<Timestamp>,
     failure: Option<StoreError>,
     /// Runs on which the core contradicted itself, and how.
@@ -166,6 +171,7 @@ impl Core {
             now,
             next_idle_look: now,
             parked: HashMap::new(),
+            parked_names: Default::default(),
             paused_until: None,
             failure: None,
             set_aside: HashMap::new(),

@@ -5,7 +5,9 @@
 //!
 //! Invariant: a namespace holds a bounded number of them, and drives out none of another.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use foldhash::HashMap;
 use std::time::Duration;
 
 use orchestrion_history::ids::{Namespace, Timestamp};

@@ -8,8 +8,9 @@
 mod left;
 mod polls;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
+use foldhash::{HashMap, HashMapExt as _};
 use orchestrion_history::ids::{Namespace, RunId, TaskQueueName, Timestamp, WorkflowId};
 use orchestrion_history::store::QueueKind;
 use tokio::sync::mpsc;
