@@ -355,12 +355,14 @@ impl Core {
 
     /// Those that hold nothing which only memory has leave it. Which worker has them cached is remembered.
     fn leave_memory(&mut self, mut runs: Vec<RunKey>) {
+        let asked = self.asked_runs();
         runs.retain(|run| {
             let execution = &self.executions[run];
             execution.volatile_start.is_none()
                 && execution.sticky_until.is_none()
                 && execution.buffered_queries.is_empty()
                 && execution.updates.is_empty()
+                && !asked.contains(run)
         });
         self.keep_snapshots(&runs);
         for run in &runs {

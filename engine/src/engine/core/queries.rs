@@ -8,7 +8,7 @@
 //!
 //! Invariant: no question reaches a worker before a workflow task of the run has completed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use orchestrion_history::ids::{Namespace, TaskQueueName, Timestamp};
@@ -227,6 +227,13 @@ impl Core {
                 self.queue_query(round, id);
             }
         }
+    }
+
+    /// The runs that somebody waits for an answer of. They stay in memory: where a question is to go next is said there.
+    pub(super) fn asked_runs(&self) -> HashSet<&RunKey> {
+        let waiting = self.queries.values();
+        let waiting = waiting.filter(|pending| !pending.reply.is_closed());
+        waiting.map(|pending| &pending.run).collect()
     }
 
     /// Whether a question that met a poll is still asked.
