@@ -7,6 +7,9 @@ from harness import attributes, name_of
 from orchestrations import checked, ended, scheduled
 from orra import Project, Services
 from temporalio import activity, workflow
+from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import PollActivityTaskQueueRequest, RespondActivityTaskCompletedRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -133,6 +136,22 @@ async def test_what_it_returns_is_the_output(_):
             view = await shop.project.inspect(handle.id)
             assert view["tasks"][0].get("output") == returns, (returns, view["tasks"][0])
             assert scheduled(events) == ["task1", "task2"]
+
+
+async def test_what_it_returns_counts_however_long_it_is(_):
+    """A result that closes the activity of a workflow as a failure: here it would leave undone what cannot be known to be done."""
+    service, namespace = shop.client.workflow_service, shop.project.id
+    long = await shop.project.add_service("long")
+    handle = await submit((long, step()))
+    poll = PollActivityTaskQueueRequest(namespace=namespace, task_queue=TaskQueue(name=long), identity="by hand")
+    attempt = await service.poll_activity_task_queue(poll)
+    text = Payload(metadata={"encoding": b"json/plain"}, data=b'{"id":"' + b"x" * (2 * 1024 * 1024) + b'"}')
+    answer = RespondActivityTaskCompletedRequest(
+        namespace=namespace, task_token=attempt.task_token, result=Payloads(payloads=[text]), identity="by hand"
+    )
+    await service.respond_activity_task_completed(answer)
+    events = await events_of(handle, WorkflowExecutionStatus.COMPLETED)
+    assert "ActivityTaskFailed" not in [name_of(event) for event in events]
 
 
 async def test_its_errors_are_tried_again(_):

@@ -200,7 +200,7 @@ impl Temporal {
                 Err(refused) => self.fail(place, refusal(&refused), identity, None).await,
             };
         }
-        if let Some(failure) = self.too_large("the result", result.as_ref()) {
+        if let Some(failure) = self.too_large(&place, "the result", result.as_ref()) {
             return self.fail(place, Some(failure), identity, None).await;
         }
         let complete = CompleteActivity {
@@ -212,8 +212,17 @@ impl Temporal {
         self.answer(place.target, ask).await.map(|_| ())
     }
 
-    /// Why an answer counts as a failure: its worker could send no other, so another attempt would end the same way.
-    fn too_large<M: Message>(&self, what: &str, piece: Option<&M>) -> Option<Failure> {
+    /// Why an answer counts as a failure: its worker could send no other, so another attempt would end the same way. What was done for an
+    /// orchestration stays done, however long its result: taken for a failure, it would never be undone.
+    fn too_large<M: Message>(
+        &self,
+        place: &Place,
+        what: &str,
+        piece: Option<&M>,
+    ) -> Option<Failure> {
+        if place.work != Work::Foreign {
+            return None;
+        }
         let (bytes, max) = (piece.map_or(0, Message::encoded_len), self.blob_max());
         (bytes > max).then(|| Failure {
             message: edge::oversized(what, bytes, max),
@@ -288,7 +297,7 @@ impl Temporal {
         });
         // A failure stays one: what is too large of it is left out.
         let failure = self
-            .too_large("the failure", Some(&failure))
+            .too_large(&place, "the failure", Some(&failure))
             .unwrap_or(failure);
         let last_heartbeat =
             last_heartbeat.filter(|details| details.encoded_len() <= self.blob_max());
@@ -308,7 +317,7 @@ impl Temporal {
         details: Option<Payloads>,
         identity: String,
     ) -> Result<(), Status> {
-        if let Some(failure) = self.too_large("the details", details.as_ref()) {
+        if let Some(failure) = self.too_large(&place, "the details", details.as_ref()) {
             return self.fail(place, Some(failure), identity, None).await;
         }
         let confirm = ConfirmActivityCanceled {
@@ -322,7 +331,7 @@ impl Temporal {
 
     /// Answers whether the workflow wants the activity cancelled.
     async fn heartbeat(&self, place: Place, details: Option<Payloads>) -> Result<bool, Status> {
-        if let Some(failure) = self.too_large("the heartbeat", details.as_ref()) {
+        if let Some(failure) = self.too_large(&place, "the heartbeat", details.as_ref()) {
             self.fail(place, Some(failure), String::new(), None).await?;
             // Its attempt is over: the worker may stop.
             return Ok(true);

@@ -35,15 +35,16 @@ impl Temporal {
             sticky: TaskQueueName::parse(&leaves.sticky_task_queue).ok(),
             kinds,
         };
-        self.api
-            .handle
-            .leave(namespace.clone(), leaving)
-            .map_err(errors::of_call)?;
+        // First what may be refused: its caller would take the worker for one that has not left.
         if let Some(last) = leaves.worker_heartbeat {
             self.workers
                 .record(&namespace, &[last], self.api.clock.now())
                 .map_err(refused)?;
         }
+        self.api
+            .handle
+            .leave(namespace, leaving)
+            .map_err(errors::of_call)?;
         Ok(Response::new(ShutdownWorkerResponse::default()))
     }
 

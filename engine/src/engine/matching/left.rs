@@ -6,10 +6,10 @@
 //! Invariant: a namespace holds a bounded number of them, and drives out none of another.
 
 use std::collections::VecDeque;
-
-use foldhash::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use foldhash::HashMap;
 use orchestrion_history::ids::{Namespace, Timestamp};
 
 use super::polls::Poller;
@@ -21,33 +21,55 @@ const WORKERS_MAX: usize = 1_024;
 
 /// Instance keys are of one worker for ever, so nobody new is mistaken for one of these.
 #[derive(Debug, Default)]
-pub(super) struct Left(HashMap<Namespace, VecDeque<(Timestamp, Box<str>)>>);
+pub(super) struct Left(HashMap<Namespace, Keys>);
+
+/// When each worker of a namespace left; every poll looks itself up here.
+#[derive(Debug, Default)]
+struct Keys {
+    left_at: HashMap<Arc<str>, Timestamp>,
+    oldest_first: VecDeque<Arc<str>>,
+}
+
+impl Keys {
+    fn forget_oldest(&mut self) {
+        if let Some(key) = self.oldest_first.pop_front() {
+            self.left_at.remove(&key);
+        }
+    }
+}
 
 impl Left {
     /// Remembers a worker. One without a key of its own cannot be told from the next one of its process.
     pub(super) fn add(&mut self, namespace: &Namespace, worker: &Poller, now: Timestamp) {
-        if worker.instance_key.is_empty() || self.has(namespace, worker, now) {
+        if worker.instance_key.is_empty() {
             return;
         }
-        let left = self.0.entry(namespace.clone()).or_default();
-        if left.len() == WORKERS_MAX {
-            left.pop_front();
+        let keys = self.0.entry(namespace.clone()).or_default();
+        let key: Arc<str> = worker.instance_key.as_str().into();
+        if keys.left_at.contains_key(&key) {
+            return;
         }
-        left.push_back((now, worker.instance_key.as_str().into()));
+        if keys.oldest_first.len() == WORKERS_MAX {
+            keys.forget_oldest();
+        }
+        keys.left_at.insert(key.clone(), now);
+        keys.oldest_first.push_back(key);
     }
 
     pub(super) fn has(&self, namespace: &Namespace, worker: &Poller, now: Timestamp) -> bool {
-        !worker.instance_key.is_empty()
-            && self.0.get(namespace).is_some_and(|left| {
-                left.iter()
-                    .any(|(at, key)| **key == *worker.instance_key && now.since(*at) < KEPT)
-            })
+        let left_at =
+            (self.0.get(namespace)).and_then(|keys| keys.left_at.get(worker.instance_key.as_str()));
+        left_at.is_some_and(|at| now.since(*at) < KEPT)
     }
 
     pub(super) fn forget_old(&mut self, now: Timestamp) {
-        self.0.retain(|_, left| {
-            left.retain(|(at, _)| now.since(*at) < KEPT);
-            !left.is_empty()
+        self.0.retain(|_, keys| {
+            while let Some(oldest) = keys.oldest_first.front()
+                && now.since(keys.left_at[oldest]) >= KEPT
+            {
+                keys.forget_oldest();
+            }
+            !keys.oldest_first.is_empty()
         });
     }
 }
@@ -96,7 +118,8 @@ mod tests {
             left.add(&ours, &worker(&key.to_string()), now);
             left.add(&ours, &worker(&key.to_string()), now);
         }
-        assert_eq!(left.0[&ours].len(), WORKERS_MAX);
+        assert_eq!(left.0[&ours].oldest_first.len(), WORKERS_MAX);
+        assert_eq!(left.0[&ours].left_at.len(), WORKERS_MAX);
         assert!(!left.has(&ours, &worker("0"), now) && left.has(&ours, &worker("1"), now));
         assert!(left.has(&theirs, &worker("0"), now));
     }
