@@ -40,7 +40,7 @@ check: setup ## formatting, clippy, documentation, licences and advisories of de
 	fi
 
 bench: setup ## how fast it is: the workloads over the public wires (ROWS="W1 W6" chooses), then the core alone
-	$(ENV) cargo build --release --package orchestrion --package orchestrion-benches --bins
+	$(ENV) cargo build --release --package orchestrion --package orchestrion-load --bins
 	@$(ENV) "$$CARGO_TARGET_DIR/release/load" --json "$$CARGO_TARGET_DIR/bench.json" $(ROWS)
 	$(ENV) cargo bench --package orchestrion-benches --benches
 
