@@ -27,6 +27,7 @@ pub(crate) struct Draft<'a> {
     /// What the records so far did to the workflow task.
     workflow_task: Pending,
     closed: bool,
+    paused: bool,
     /// Activities scheduled by these records.
     pub(crate) scheduled: BTreeMap<String, i64>,
     /// Activities closed by these records.
@@ -100,6 +101,7 @@ impl<'a> Draft<'a> {
             records: Vec::new(),
             workflow_task,
             closed: state.status.is_closed(),
+            paused: state.paused.is_some(),
             scheduled: BTreeMap::new(),
             closed_activities: BTreeSet::new(),
             cancels: BTreeSet::new(),
@@ -149,6 +151,11 @@ impl<'a> Draft<'a> {
         event.event_id = id;
         event.task_id = id;
         self.closed |= crate::record::closes_run(event.event_type());
+        match event.event_type() {
+            EventType::WorkflowExecutionPaused => self.paused = true,
+            EventType::WorkflowExecutionUnpaused => self.paused = false,
+            _ => {}
+        }
         self.records.push(Record::Event(Box::new(event)));
         id
     }
@@ -203,14 +210,14 @@ impl<'a> Draft<'a> {
                 || bytes >= context.limits.buffered_bytes_max)
     }
 
-    /// Options of the run changed from outside: buffered while a workflow task runs; the workflow need not see it.
-    pub(crate) fn options_updated(
+    /// Something from outside that the workflow need not see: buffered while a workflow task runs, and no reason for one.
+    pub(crate) fn unseen_outside(
         &mut self,
         context: &Context<'_>,
+        event_type: EventType,
         attributes: Attributes,
         links: &[Link],
     ) {
-        let event_type = EventType::WorkflowExecutionOptionsUpdated;
         let mut updated = event(self.now, event_type, attributes);
         updated.links = links.to_vec();
         updated.worker_may_ignore = true;
@@ -265,15 +272,21 @@ impl<'a> Draft<'a> {
         )
     }
 
+    /// Whether a workflow task is pending that no worker has.
+    pub(crate) fn task_waits_for_a_worker(&self) -> bool {
+        matches!(self.workflow_task, Pending::Scheduled | Pending::Transient)
+    }
+
     /// The running workflow task is over; what follows may schedule another.
     pub(crate) fn workflow_task_over(&mut self) {
         self.workflow_task = Pending::None;
     }
 
-    /// Schedules a workflow task unless one is pending, the run is closed, or its first one waits for its time.
+    /// Schedules a workflow task unless one is pending, the run is closed or paused, or its first one waits for its time.
     pub(crate) fn ensure_workflow_task(&mut self) {
         if self.workflow_task == Pending::None
             && !self.closed
+            && !self.paused
             && self.state.first_task_at <= self.now
         {
             self.schedule_workflow_task(&self.state.task_queue, self.state.task_timeout);
@@ -282,7 +295,7 @@ impl<'a> Draft<'a> {
 
     /// Schedules a workflow task unless one is pending or the run is closed: a first one does not wait for its time any longer.
     pub(crate) fn end_start_delay(&mut self) {
-        if self.workflow_task == Pending::None && !self.closed {
+        if self.workflow_task == Pending::None && !self.closed && !self.paused {
             self.schedule_workflow_task(&self.state.task_queue, self.state.task_timeout);
         }
     }
@@ -305,8 +318,11 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Schedules a further attempt of a workflow task: only a note says so.
+    /// Schedules a further attempt of a workflow task: only a note says so. A paused run gets a task of its own when it goes on.
     pub(crate) fn retry_workflow_task(&mut self, attempt: i32) {
+        if self.paused {
+            return;
+        }
         self.workflow_task = Pending::Transient;
         self.note(note::Kind::WorkflowTaskRetried(WorkflowTaskRetried {
             attempt,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::state::MutableState;
 
 /// Raised with every change of the layout of [`MutableState`].
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 /// The bytes of a snapshot.
 pub fn encode(state: &MutableState) -> Option<Bytes> {

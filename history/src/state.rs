@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use orchestrion_proto::prost::Message;
+use orchestrion_proto::temporal::api::activity::v1::ActivityOptions;
 use orchestrion_proto::temporal::api::common::v1::{Header, Payload, Payloads, Priority};
 use orchestrion_proto::temporal::api::enums::v1::WorkflowExecutionStatus;
 use orchestrion_proto::temporal::api::failure::v1::Failure;
@@ -73,6 +74,11 @@ carried!(
     /// A failure, carried.
     CarriedFailure,
     Failure
+);
+carried!(
+    /// How an activity is tried, carried.
+    CarriedOptions,
+    ActivityOptions
 );
 carried!(
     /// A priority, carried.
@@ -195,6 +201,10 @@ pub struct MutableState {
     pub updates: BTreeMap<String, Update>,
     /// Request ids of starts that attached to this run.
     pub attached_request_ids: BTreeSet<String>,
+    /// Since when and why nothing further is handed out.
+    pub paused: Option<Pause>,
+    /// The request that ended the last pause; empty before the first.
+    pub unpause_request_id: String,
 }
 
 /// An update.
@@ -390,10 +400,14 @@ pub struct Activity {
     pub retry: Retry,
     /// As the command says it.
     pub priority: CarriedPriority,
-    /// 1 for the first.
+    /// 1 for the first. It only grows, so that no two attempts have the same.
     pub attempt: i32,
+    /// How many of them were before somebody had it begin anew.
+    pub attempts_before: i32,
     /// When this attempt could first be taken, nanoseconds since the Unix epoch.
     pub attempt_scheduled_at: i64,
+    /// When the attempt before it ended, nanoseconds since the Unix epoch; 0 when there was none.
+    pub attempt_ended_at: i64,
     /// Where the attempt stands.
     pub stage: Stage,
     /// Of the attempt before.
@@ -404,6 +418,32 @@ pub struct Activity {
     pub cancel_requested_event_id: i64,
     /// Whether no worker was connected when the attempt wanted one.
     pub waiting: bool,
+    /// Since when and why no further attempt starts.
+    pub paused: Option<Pause>,
+    /// Somebody wants it to begin anew when the attempt that runs fails.
+    pub reset: Option<PendingReset>,
+    /// What it was scheduled with, where that was changed.
+    pub original_options: CarriedOptions,
+}
+
+/// Why something does not go on until somebody says so.
+#[derive(Debug, Clone, PartialEq, Eq, SchemaRead, SchemaWrite)]
+pub struct Pause {
+    /// Nanoseconds since the Unix epoch.
+    pub at: i64,
+    /// Who wanted it.
+    pub identity: String,
+    /// What they said.
+    pub reason: String,
+    /// The request that asked for it.
+    pub request_id: String,
+}
+
+/// What becomes of an activity that is to begin anew, beside its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SchemaRead, SchemaWrite)]
+pub struct PendingReset {
+    /// Whether the details of the last heartbeat are forgotten.
+    pub heartbeat: bool,
 }
 
 /// Where an attempt stands.
@@ -465,6 +505,14 @@ impl MutableState {
         self.status == Status::Running
     }
 
+    /// Its status as listings and descriptions number it: a paused run is open, and says that it is paused.
+    pub fn listed_status(&self) -> WorkflowExecutionStatus {
+        match (self.status, &self.paused) {
+            (Status::Running, Some(_)) => WorkflowExecutionStatus::Paused,
+            (status, _) => status.wire(),
+        }
+    }
+
     /// The next instant at which something of this run is due by itself, if anything is. A pure function of the state: the timer
     /// index is rebuilt with it.
     pub fn next_due(&self) -> Option<Timestamp> {
@@ -472,7 +520,12 @@ impl MutableState {
         if !self.is_running() {
             return outward;
         }
-        let fixed = [self.run_deadline, self.first_task_at];
+        // A paused run's first workflow task waits for the end of the pause.
+        let first_task_at = match self.paused {
+            Some(_) => 0,
+            None => self.first_task_at,
+        };
+        let fixed = [self.run_deadline, first_task_at];
         fixed
             .into_iter()
             .filter(|at| *at > 0)
@@ -484,9 +537,18 @@ impl MutableState {
                     .filter(|timer| !timer.fired)
                     .map(|timer| timer.fire_at),
             )
-            .chain(self.activities.values().filter_map(Activity::next_due))
+            .chain(
+                self.activities
+                    .values()
+                    .filter_map(|activity| activity.next_due(self.holds_back(activity))),
+            )
             .min()
             .map(Timestamp)
+    }
+
+    /// Whether no further attempt of an activity starts before somebody says so.
+    pub fn holds_back(&self, activity: &Activity) -> bool {
+        self.paused.is_some() || activity.paused.is_some()
     }
 
     /// How long an attempt of a workflow task may take, in nanoseconds: from the fourth on ever longer, which is how retries are paced
@@ -513,10 +575,17 @@ impl MutableState {
 }
 
 impl Activity {
-    /// When this activity is due by itself: a retry's time, or the earliest of its timeouts.
-    pub fn next_due(&self) -> Option<i64> {
+    /// The attempt's number, from 1, as workers and history know it: counted anew when somebody has the activity begin anew.
+    pub fn number(&self) -> i32 {
+        self.attempt - self.attempts_before
+    }
+
+    /// When this activity is due by itself: a retry's time, or the earliest of its timeouts. The wait in its queue has none while it is
+    /// held back from it.
+    pub fn next_due(&self, held_back: bool) -> Option<i64> {
         let close = after(self.scheduled_at, self.schedule_to_close);
         match &self.stage {
+            Stage::Queued if held_back => close,
             Stage::Queued => min(
                 close,
                 after(self.attempt_scheduled_at, self.schedule_to_start),

@@ -140,6 +140,10 @@ fn touched(records: &[Record]) -> Touched {
                         activities.insert(event.event_id);
                     }
                     Some(
+                        Attributes::WorkflowExecutionPausedEventAttributes(_)
+                        | Attributes::WorkflowExecutionUnpausedEventAttributes(_),
+                    ) => return Touched::Everything,
+                    Some(
                         Attributes::WorkflowTaskScheduledEventAttributes(_)
                         | Attributes::WorkflowTaskStartedEventAttributes(_)
                         | Attributes::WorkflowTaskCompletedEventAttributes(_)
@@ -160,6 +164,14 @@ fn touched(records: &[Record]) -> Touched {
                     _ = activities.insert(n.scheduled_event_id)
                 }
                 Some(note::Kind::ActivityAttemptReturned(n)) => {
+                    _ = activities.insert(n.scheduled_event_id)
+                }
+                Some(note::Kind::ActivityPaused(n)) => _ = activities.insert(n.scheduled_event_id),
+                Some(note::Kind::ActivityUnpaused(n)) => {
+                    _ = activities.insert(n.scheduled_event_id)
+                }
+                Some(note::Kind::ActivityReset(n)) => _ = activities.insert(n.scheduled_event_id),
+                Some(note::Kind::ActivityOptionsUpdated(n)) => {
                     _ = activities.insert(n.scheduled_event_id)
                 }
                 Some(note::Kind::EventBuffered(n)) => {
@@ -186,7 +198,7 @@ fn entries(state: &MutableState, touched: &Touched) -> Vec<QueueEntry> {
             let activities = state
                 .activities
                 .iter()
-                .filter_map(|(id, activity)| of_activity(*id, activity));
+                .filter_map(|(id, activity)| of_activity(state, *id, activity));
             of_workflow_task(state)
                 .into_iter()
                 .chain(activities)
@@ -203,7 +215,7 @@ fn entries(state: &MutableState, touched: &Touched) -> Vec<QueueEntry> {
             };
             let activities = activities
                 .iter()
-                .filter_map(|id| of_activity(*id, state.activities.get(id)?));
+                .filter_map(|id| of_activity(state, *id, state.activities.get(id)?));
             task.into_iter().chain(activities).collect()
         }
     }
@@ -229,8 +241,9 @@ fn of_workflow_task(state: &MutableState) -> Option<QueueEntry> {
     })
 }
 
-fn of_activity(event_id: i64, activity: &Activity) -> Option<QueueEntry> {
+fn of_activity(state: &MutableState, event_id: i64, activity: &Activity) -> Option<QueueEntry> {
     let waiting = match &activity.stage {
+        Stage::Queued if state.holds_back(activity) => return None,
         Stage::Queued => true,
         Stage::Started {
             on_stream: true, ..

@@ -9,7 +9,7 @@ use common::{
     timer_command,
 };
 use orchestrion_history::request::{
-    ActivityRef, AttachStart, ChildOutcome, ChildStartFailed, HeartbeatActivity,
+    ActivityChoice, ActivityRef, AttachStart, ChildOutcome, ChildStartFailed, HeartbeatActivity,
     ReportActivityProgress, Request, Undeliverable,
 };
 use orchestrion_history::{outward, replay, snapshot};
@@ -44,6 +44,7 @@ enum Step {
     ChildClosed(usize, u8),
     Undeliverable(usize),
     Attach(u8),
+    Operate(u8, usize, u32),
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +100,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (0usize..6, 0u8..5).prop_map(|(i, how)| Step::ChildClosed(i, how)),
         2 => (0usize..6).prop_map(Step::Undeliverable),
         1 => (0u8..3).prop_map(Step::Attach),
+        4 => (0u8..8, 0usize..6, 0u32..9_000).prop_map(|(what, i, ms)| Step::Operate(what, i, ms)),
     ]
 }
 
@@ -260,6 +262,15 @@ fn play(story: &mut Story, step: &Step) {
                 ..AttachStart::default()
             };
             let _ = story.ask("attach", &Request::Attach(Box::new(attach)));
+        }
+        Step::Operate(what, i, ms) => {
+            let id = pick(story, *i).map(|(id, _)| story.state.activities[&id].activity_id.clone());
+            let choice = match id {
+                Some(id) if *i < 4 => ActivityChoice::Id(id),
+                Some(_) => ActivityChoice::All,
+                None => ActivityChoice::Type("nothing".to_owned()),
+            };
+            let _ = story.ask("operate", &common::operate(*what, choice, *ms));
         }
         Step::StartAgain(same) => story.start_again(if *same { "start-1" } else { "start-2" }),
     }

@@ -174,6 +174,8 @@ files! {
     corners_of_the_python_sdk = python_sdk("corners")
     workers_of_the_python_sdk_that_leave = python_sdk("leaving")
     heartbeats_of_workers_of_the_python_sdk = python_sdk("heartbeats")
+    operators_of_the_python_sdk = python_sdk("operators")
+    what_operators_of_the_python_sdk_said_survives_a_kill = python_sdk("crashed_operators")
     workers_of_the_python_sdk_that_die = python_sdk("deaths")
     a_killed_server_loses_nothing_of_the_python_sdk = python_sdk("crashes")
     orchestrations_replay_with_the_python_sdk = both_wires("orchestrations")

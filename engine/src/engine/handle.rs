@@ -106,8 +106,10 @@ pub struct Dispatch {
     pub workflow_type: String,
     /// Its scheduling event.
     pub scheduled_event_id: i64,
-    /// 1 for the first.
+    /// 1 for the first; no two attempts have the same.
     pub attempt: i32,
+    /// Its number as workers see it: counted anew when somebody has the activity begin anew.
+    pub number: i32,
     /// The id the workflow gave it.
     pub activity_id: String,
     /// What is to be done.

@@ -256,7 +256,7 @@ impl Core {
         );
         let started = Timestamp(state.started_at);
         let lasting = lasting_lines(shard, &run, &workflow_id, &state.workflow_type, started);
-        let status = status_line(shard, &run, state.status.wire().into(), started);
+        let status = status_line(shard, &run, state.listed_status().into(), started);
         for line in lasting.into_iter().chain([status]) {
             listings.index_put(line, Bytes::new());
         }

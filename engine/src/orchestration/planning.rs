@@ -394,6 +394,7 @@ mod tests {
             workflow_type: WORKFLOW_TYPE.to_owned(),
             scheduled_event_id: 5,
             attempt: 1,
+            number: 1,
             activity_id: PLAN_ACTIVITY_ID.to_owned(),
             activity_type: PLAN_ACTIVITY_TYPE.to_owned(),
             input: Some(json_payloads(&submission)),

@@ -65,7 +65,11 @@ impl Known for Visibility {
     }
 
     fn closed(&self) -> Option<i64> {
-        (self.status != WorkflowExecutionStatus::Running as i32).then_some(self.closed_at)
+        const OPEN: [i32; 2] = [
+            WorkflowExecutionStatus::Running as i32,
+            WorkflowExecutionStatus::Paused as i32,
+        ];
+        (!OPEN.contains(&self.status)).then_some(self.closed_at)
     }
 }
 

@@ -8,6 +8,7 @@ pub mod cancel;
 pub mod child;
 pub mod continue_as_new;
 pub mod external;
+pub mod pause;
 pub mod property;
 pub mod reset;
 mod retry;
@@ -130,6 +131,12 @@ pub fn decide(
         Request::ReportActivityProgress(progress) => activity::progress(state, context, progress),
         Request::ReturnActivityAttempt(back) => activity::give_back(state, context, back),
         Request::MarkActivityWaiting(mark) => activity::mark_waiting(state, context, mark),
+        Request::PauseActivity(pause) => activity::pause(state, context, pause),
+        Request::UnpauseActivity(unpause) => activity::unpause(state, context, unpause),
+        Request::ResetActivity(reset) => activity::reset(state, context, reset),
+        Request::UpdateActivityOptions(update) => activity::update_options(state, context, update),
+        Request::Pause(pause) => pause::pause(state, context, pause),
+        Request::Unpause(unpause) => pause::unpause(state, context, unpause),
         Request::Signal(signal) => signal::receive(state, context, signal),
         Request::RequestCancel(cancel) => cancel::request(state, context, cancel),
         Request::Terminate(terminate) => Ok(workflow::terminate(state, context, terminate)),
@@ -294,6 +301,8 @@ fn apply_event(state: &mut MutableState, event: &HistoryEvent) -> Result<(), Str
             Ok(())
         }
         A::WorkflowExecutionCancelRequestedEventAttributes(_) => cancel::apply(state),
+        A::WorkflowExecutionPausedEventAttributes(_)
+        | A::WorkflowExecutionUnpausedEventAttributes(_) => pause::apply(state, at, attributes),
         A::WorkflowExecutionUpdateAdmittedEventAttributes(_)
         | A::WorkflowExecutionUpdateAcceptedEventAttributes(_)
         | A::WorkflowExecutionUpdateCompletedEventAttributes(_) => update::apply(state, event),

@@ -58,6 +58,17 @@ impl Retry {
         }
     }
 
+    /// As the wires say it.
+    pub fn policy(&self) -> RetryPolicy {
+        RetryPolicy {
+            initial_interval: Some(wire::duration(self.initial)),
+            backoff_coefficient: self.factor,
+            maximum_interval: Some(wire::duration(self.maximum)),
+            maximum_attempts: self.attempts,
+            non_retryable_error_types: self.non_retryable.clone(),
+        }
+    }
+
     /// Nanoseconds to wait behind attempt `attempt`.
     pub fn wait(&self, attempt: i32) -> i64 {
         let wait = self.initial as f64 * self.factor.powi(attempt.saturating_sub(1).max(0));

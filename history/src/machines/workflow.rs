@@ -345,7 +345,8 @@ pub(super) fn attach(
             ..Default::default()
         },
     );
-    draft.options_updated(context, updated, &request.links);
+    let event_type = EventType::WorkflowExecutionOptionsUpdated;
+    draft.unseen_outside(context, event_type, updated, &request.links);
     Ok(draft.finish(Reply::Existing))
 }
 

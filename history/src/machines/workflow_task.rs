@@ -187,6 +187,8 @@ fn draft_completion(
     let mut draft = Draft::new(state, context);
     let started_event_id =
         started_event_id.unwrap_or_else(|| draft.start_workflow_task(&complete.start));
+    let by = complete.worker.as_deref().cloned().unwrap_or_default();
+    #[expect(deprecated, reason = "older SDKs read the checksum and the stamp")]
     let completed_event_id = draft.event(
         EventType::WorkflowTaskCompleted,
         Attributes::WorkflowTaskCompletedEventAttributes(WorkflowTaskCompletedEventAttributes {
@@ -194,6 +196,15 @@ fn draft_completion(
             started_event_id,
             identity: complete.identity.clone(),
             sdk_metadata: complete.sdk_metadata.clone(),
+            worker_deployment_name: by
+                .deployment_version
+                .as_ref()
+                .map(|version| version.deployment_name.clone())
+                .unwrap_or_default(),
+            worker_version: by.stamp,
+            deployment_version: by.deployment_version,
+            binary_checksum: by.binary_checksum,
+            metering_metadata: by.metering,
             ..Default::default()
         }),
     );
@@ -561,6 +572,17 @@ pub(super) fn apply(
         ) if *scheduled_event_id == timed_out.scheduled_event_id
             && timed_out.started_event_id == 0 =>
         {
+            WorkflowTask::None
+        }
+        // Nobody had taken it when the run was paused.
+        (
+            WorkflowTask::Scheduled {
+                scheduled_event_id,
+                transient: false,
+                ..
+            },
+            Attributes::WorkflowTaskFailedEventAttributes(failed),
+        ) if *scheduled_event_id == failed.scheduled_event_id && failed.started_event_id == 0 => {
             WorkflowTask::None
         }
         (

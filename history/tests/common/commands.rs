@@ -1,6 +1,11 @@
 //! What workflow code asks for, and what others tell it.
 
-use orchestrion_history::request::{Delivered, Request, Undeliverable};
+use orchestrion_history::request::{
+    ActivityChoice, Delivered, OptionsChange, PauseActivity, PauseWorkflow, Request, ResetActivity,
+    Undeliverable, UnpauseActivity, UnpauseWorkflow, UpdateActivityOptions,
+};
+use orchestrion_history::wire;
+use orchestrion_proto::temporal::api::activity::v1::ActivityOptions;
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
 use orchestrion_proto::temporal::api::command::v1::{
     CancelTimerCommandAttributes, CancelWorkflowExecutionCommandAttributes, Command,
@@ -234,5 +239,74 @@ pub fn app_failure(message: &str, non_retryable: bool) -> Failure {
             },
         )),
         ..Default::default()
+    }
+}
+
+/// What operators do, by number.
+pub fn operate(what: u8, choice: ActivityChoice, delay_ms: u32) -> Request {
+    let identity = "operator".to_owned();
+    let delay = i64::from(delay_ms) * 1_000_000;
+    let (reason, request_id) = ("to look".to_owned(), format!("p{delay_ms}"));
+    match what {
+        0 => Request::PauseActivity(PauseActivity {
+            choice,
+            identity,
+            reason,
+            request_id,
+        }),
+        1 => Request::UnpauseActivity(UnpauseActivity {
+            choice,
+            identity,
+            reset_attempts: delay_ms.is_multiple_of(2),
+            reset_heartbeat: delay_ms.is_multiple_of(3),
+            delay: if delay_ms.is_multiple_of(5) { 0 } else { delay },
+        }),
+        2 => Request::ResetActivity(ResetActivity {
+            choice,
+            identity,
+            reset_heartbeat: delay_ms.is_multiple_of(2),
+            keep_paused: delay_ms.is_multiple_of(3),
+            restore_options: delay_ms.is_multiple_of(5),
+            delay: if delay_ms.is_multiple_of(7) { 0 } else { delay },
+        }),
+        3 => Request::UpdateActivityOptions(Box::new(UpdateActivityOptions {
+            choice,
+            identity,
+            change: OptionsChange::Restore,
+        })),
+        4 | 5 => Request::UpdateActivityOptions(Box::new(UpdateActivityOptions {
+            choice,
+            identity,
+            change: options_change(i64::from(delay_ms)),
+        })),
+        6 => Request::Pause(PauseWorkflow {
+            identity,
+            reason,
+            request_id,
+        }),
+        _ => Request::Unpause(UnpauseWorkflow {
+            identity,
+            reason,
+            request_id,
+        }),
+    }
+}
+
+/// Another first interval, and another time-out of an attempt.
+pub fn options_change(ms: i64) -> OptionsChange {
+    let span = Some(wire::duration((ms + 1) * 1_000_000));
+    OptionsChange::Fields {
+        options: Box::new(ActivityOptions {
+            start_to_close_timeout: span,
+            retry_policy: Some(RetryPolicy {
+                initial_interval: span,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        paths: vec![
+            "start_to_close_timeout".to_owned(),
+            "retry_policy.initial_interval".to_owned(),
+        ],
     }
 }

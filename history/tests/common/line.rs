@@ -92,6 +92,10 @@ pub fn line(record: &Record, now: i64) -> String {
                 note::Kind::ActivityAttemptReturned(n) => {
                     format!(" {}#{}", n.scheduled_event_id, n.attempt)
                 }
+                note::Kind::ActivityPaused(n) => format!(" {}", n.scheduled_event_id),
+                note::Kind::ActivityUnpaused(n) => format!(" {}", n.scheduled_event_id),
+                note::Kind::ActivityReset(n) => format!(" {}", n.scheduled_event_id),
+                note::Kind::ActivityOptionsUpdated(n) => format!(" {}", n.scheduled_event_id),
                 note::Kind::CloseFollowed(n) => format!(" {}", n.initiated_event_id),
                 note::Kind::WorkflowTaskRetried(n) => format!(" #{}", n.attempt),
                 note::Kind::WorkflowTaskAttemptFailed(n) => format!(" #{}", n.attempt),

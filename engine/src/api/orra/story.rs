@@ -141,6 +141,19 @@ fn of_note(note: &Note) -> String {
                 shorten(&n.reason)
             )
         }
+        Some(K::ActivityPaused(n)) => {
+            format!(
+                "of {} by {}: {}",
+                n.scheduled_event_id,
+                n.identity,
+                shorten(&n.reason)
+            )
+        }
+        Some(K::ActivityUnpaused(n)) => format!("of {} by {}", n.scheduled_event_id, n.identity),
+        Some(K::ActivityReset(n)) => format!("of {} by {}", n.scheduled_event_id, n.identity),
+        Some(K::ActivityOptionsUpdated(n)) => {
+            format!("of {} by {}", n.scheduled_event_id, n.identity)
+        }
         Some(K::EventBuffered(n)) => match &n.event {
             Some(event) => {
                 let record = Record::Event(Box::new(event.clone()));

@@ -6,12 +6,11 @@ use orchestrion_history::request::{
     ActivityRef, CompleteActivity, ConfirmActivityCanceled, FailActivity, HeartbeatActivity,
     Rejection, Reply, Request as Ask,
 };
-use orchestrion_history::state::Retry;
 use orchestrion_history::store::QueueKind;
 use orchestrion_history::wire::{duration, timestamp};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::common::v1::{
-    ActivityType, Payloads, RetryPolicy, WorkflowExecution, WorkflowType,
+    ActivityType, Payloads, WorkflowExecution, WorkflowType,
 };
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
 use orchestrion_proto::temporal::api::failure::v1::{
@@ -62,23 +61,13 @@ pub fn on_the_wire(dispatch: Dispatch) -> PollActivityTaskQueueResponse {
         scheduled_time: Some(timestamp(dispatch.scheduled_at.0)),
         current_attempt_scheduled_time: Some(timestamp(dispatch.attempt_scheduled_at.0)),
         started_time: Some(timestamp(dispatch.started_at.0)),
-        attempt: dispatch.attempt,
+        attempt: dispatch.number,
         schedule_to_close_timeout: span(dispatch.schedule_to_close),
         start_to_close_timeout: span(dispatch.start_to_close),
         heartbeat_timeout: span(dispatch.heartbeat),
-        retry_policy: Some(retry_policy(&dispatch.retry)),
+        retry_policy: Some(dispatch.retry.policy()),
         priority: dispatch.priority,
         ..Default::default()
-    }
-}
-
-fn retry_policy(retry: &Retry) -> RetryPolicy {
-    RetryPolicy {
-        initial_interval: Some(duration(retry.initial)),
-        backoff_coefficient: retry.factor,
-        maximum_interval: Some(duration(retry.maximum)),
-        maximum_attempts: retry.attempts,
-        non_retryable_error_types: retry.non_retryable.clone(),
     }
 }
 
@@ -123,6 +112,17 @@ impl Work {
             (true, true) => Self::Revert,
         }
     }
+}
+
+/// What a worker learns when it heartbeats.
+#[derive(Default)]
+struct Told {
+    /// The workflow wants the activity cancelled.
+    cancel_requested: bool,
+    /// An operator wants no further attempt to start.
+    paused: bool,
+    /// An operator wants it to begin anew.
+    reset: bool,
 }
 
 impl Temporal {
@@ -329,12 +329,15 @@ impl Temporal {
         self.answer(place.target, ask).await.map(|_| ())
     }
 
-    /// Answers whether the workflow wants the activity cancelled.
-    async fn heartbeat(&self, place: Place, details: Option<Payloads>) -> Result<bool, Status> {
+    /// Answers what the worker is to be told.
+    async fn heartbeat(&self, place: Place, details: Option<Payloads>) -> Result<Told, Status> {
         if let Some(failure) = self.too_large(&place, "the heartbeat", details.as_ref()) {
             self.fail(place, Some(failure), String::new(), None).await?;
             // Its attempt is over: the worker may stop.
-            return Ok(true);
+            return Ok(Told {
+                cancel_requested: true,
+                ..Told::default()
+            });
         }
         let beat = HeartbeatActivity {
             activity: place.activity,
@@ -343,12 +346,18 @@ impl Temporal {
         let reply = self
             .answer(place.target, Ask::HeartbeatActivity(Box::new(beat)))
             .await?;
-        Ok(matches!(
-            reply,
+        Ok(match reply {
             Reply::Heartbeat {
-                cancel_requested: true
-            }
-        ))
+                cancel_requested,
+                paused,
+                reset,
+            } => Told {
+                cancel_requested,
+                paused,
+                reset,
+            },
+            _ => Told::default(),
+        })
     }
 
     async fn answer(&self, target: Target, ask: Ask) -> Result<Reply, Status> {
@@ -435,10 +444,11 @@ impl Temporal {
     ) -> Result<Response<RecordActivityTaskHeartbeatResponse>, Status> {
         let r = request.get_ref();
         let place = self.by_token(&request, &r.namespace, &r.task_token)?;
-        let cancel_requested = self.heartbeat(place, request.into_inner().details).await?;
+        let told = self.heartbeat(place, request.into_inner().details).await?;
         Ok(Response::new(RecordActivityTaskHeartbeatResponse {
-            cancel_requested,
-            ..Default::default()
+            cancel_requested: told.cancel_requested,
+            activity_paused: told.paused,
+            activity_reset: told.reset,
         }))
     }
 
@@ -449,10 +459,11 @@ impl Temporal {
         let r = request.get_ref();
         let named = (&*r.namespace, &*r.workflow_id, &*r.run_id);
         let place = self.by_id(&request, named, &r.activity_id).await?;
-        let cancel_requested = self.heartbeat(place, request.into_inner().details).await?;
+        let told = self.heartbeat(place, request.into_inner().details).await?;
         Ok(Response::new(RecordActivityTaskHeartbeatByIdResponse {
-            cancel_requested,
-            ..Default::default()
+            cancel_requested: told.cancel_requested,
+            activity_paused: told.paused,
+            activity_reset: told.reset,
         }))
     }
 }

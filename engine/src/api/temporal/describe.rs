@@ -19,6 +19,11 @@ use orchestrion_proto::temporal::api::taskqueue::v1::{
 use orchestrion_proto::temporal::api::workflow::v1::{
     PendingActivityInfo, PendingChildExecutionInfo, PendingWorkflowTaskInfo,
     WorkflowExecutionConfig, WorkflowExecutionExtendedInfo, WorkflowExecutionInfo,
+    WorkflowExecutionPauseInfo,
+    pending_activity_info::{
+        PauseInfo,
+        pause_info::{Manual, PausedBy},
+    },
 };
 use orchestrion_proto::temporal::api::workflowservice::v1::{
     DescribeTaskQueueRequest, DescribeTaskQueueResponse, DescribeWorkflowExecutionRequest,
@@ -55,7 +60,10 @@ impl Temporal {
                 ..config(&state)
             }),
             pending_activities: if open {
-                state.activities.values().map(pending_activity).collect()
+                let pending = state.activities.values();
+                pending
+                    .map(|activity| pending_activity(activity, state.holds_back(activity)))
+                    .collect()
             } else {
                 Vec::new()
             },
@@ -72,6 +80,14 @@ impl Temporal {
                     .then(|| timestamp(state.run_deadline)),
                 cancel_requested: state.cancel_requested.is_some(),
                 original_start_time: Some(timestamp(state.started_at)),
+                pause_info: state
+                    .paused
+                    .as_ref()
+                    .map(|pause| WorkflowExecutionPauseInfo {
+                        identity: pause.identity.clone(),
+                        paused_time: Some(timestamp(pause.at)),
+                        reason: pause.reason.clone(),
+                    }),
                 ..Default::default()
             }),
             workflow_execution_info: Some(info(&state)),
@@ -155,7 +171,7 @@ fn info(state: &MutableState) -> WorkflowExecutionInfo {
         execution_time: Some(timestamp(state.executable_at.max(state.started_at))),
         close_time: closed.then(|| timestamp(state.closed_at)),
         execution_duration: closed.then(|| duration(state.closed_at - state.started_at)),
-        status: state.status.wire().into(),
+        status: state.listed_status().into(),
         priority: state.priority.get(),
         history_length: state.next_event_id - 1,
         history_size_bytes: i64::try_from(state.history_bytes).unwrap_or(i64::MAX),
@@ -183,7 +199,7 @@ fn info(state: &MutableState) -> WorkflowExecutionInfo {
     }
 }
 
-fn pending_activity(activity: &Activity) -> PendingActivityInfo {
+fn pending_activity(activity: &Activity, held_back: bool) -> PendingActivityInfo {
     let canceled = activity.cancel_requested_event_id != 0;
     let mut info = PendingActivityInfo {
         activity_id: activity.activity_id.clone(),
@@ -191,7 +207,7 @@ fn pending_activity(activity: &Activity) -> PendingActivityInfo {
             name: activity.activity_type.clone(),
         }),
         heartbeat_details: activity.heartbeat_details.get(),
-        attempt: activity.attempt,
+        attempt: activity.number(),
         priority: activity.priority.get(),
         maximum_attempts: activity.retry.attempts,
         scheduled_time: Some(timestamp(activity.attempt_scheduled_at)),
@@ -203,6 +219,17 @@ fn pending_activity(activity: &Activity) -> PendingActivityInfo {
             )
         }),
         last_failure: activity.last_failure.get(),
+        last_attempt_complete_time: (activity.attempt_ended_at > 0)
+            .then(|| timestamp(activity.attempt_ended_at)),
+        paused: activity.paused.is_some(),
+        pause_info: activity.paused.as_ref().map(|pause| PauseInfo {
+            pause_time: Some(timestamp(pause.at)),
+            paused_by: Some(PausedBy::Manual(Manual {
+                identity: pause.identity.clone(),
+                reason: pause.reason.clone(),
+            })),
+        }),
+        activity_options: Some(activity.options()),
         ..Default::default()
     };
     let state = match &activity.stage {
@@ -219,15 +246,19 @@ fn pending_activity(activity: &Activity) -> PendingActivityInfo {
         }
         Stage::Backoff { until } => {
             info.next_attempt_schedule_time = Some(timestamp(*until));
-            info.current_retry_interval = Some(duration(activity.retry.wait(activity.attempt - 1)));
+            info.current_retry_interval =
+                Some(duration(activity.retry.wait(activity.number() - 1)));
             PendingActivityState::Scheduled
         }
         Stage::Queued | Stage::Settled => PendingActivityState::Scheduled,
     };
-    info.state = match canceled {
-        true => PendingActivityState::CancelRequested.into(),
-        false => state.into(),
+    let state = match (state, canceled, held_back) {
+        (_, true, _) => PendingActivityState::CancelRequested,
+        (PendingActivityState::Started, _, true) => PendingActivityState::PauseRequested,
+        (_, _, true) => PendingActivityState::Paused,
+        (state, _, _) => state,
     };
+    info.state = state.into();
     info
 }
 

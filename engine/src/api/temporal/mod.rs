@@ -12,6 +12,7 @@ mod execution;
 mod history;
 mod multi;
 mod namespace;
+mod operate;
 mod operator;
 mod query;
 mod start;
@@ -392,6 +393,76 @@ impl WorkflowService for Temporal {
         request: Request<workflowservice::DescribeWorkerRequest>,
     ) -> Result<Response<workflowservice::DescribeWorkerResponse>, Status> {
         self.describe_a_worker(request).await
+    }
+
+    async fn pause_workflow_execution(
+        &self,
+        request: Request<workflowservice::PauseWorkflowExecutionRequest>,
+    ) -> Result<Response<workflowservice::PauseWorkflowExecutionResponse>, Status> {
+        self.pause_workflow(request).await
+    }
+
+    async fn unpause_workflow_execution(
+        &self,
+        request: Request<workflowservice::UnpauseWorkflowExecutionRequest>,
+    ) -> Result<Response<workflowservice::UnpauseWorkflowExecutionResponse>, Status> {
+        self.unpause_workflow(request).await
+    }
+
+    async fn pause_activity(
+        &self,
+        request: Request<workflowservice::PauseActivityRequest>,
+    ) -> Result<Response<workflowservice::PauseActivityResponse>, Status> {
+        self.pause_activities(request).await
+    }
+
+    async fn unpause_activity(
+        &self,
+        request: Request<workflowservice::UnpauseActivityRequest>,
+    ) -> Result<Response<workflowservice::UnpauseActivityResponse>, Status> {
+        self.unpause_activities(request).await
+    }
+
+    async fn reset_activity(
+        &self,
+        request: Request<workflowservice::ResetActivityRequest>,
+    ) -> Result<Response<workflowservice::ResetActivityResponse>, Status> {
+        self.reset_activities(request).await
+    }
+
+    async fn update_activity_options(
+        &self,
+        request: Request<workflowservice::UpdateActivityOptionsRequest>,
+    ) -> Result<Response<workflowservice::UpdateActivityOptionsResponse>, Status> {
+        self.update_options_of_activities(request).await
+    }
+
+    async fn pause_activity_execution(
+        &self,
+        request: Request<workflowservice::PauseActivityExecutionRequest>,
+    ) -> Result<Response<workflowservice::PauseActivityExecutionResponse>, Status> {
+        self.pause_one_activity(request).await
+    }
+
+    async fn unpause_activity_execution(
+        &self,
+        request: Request<workflowservice::UnpauseActivityExecutionRequest>,
+    ) -> Result<Response<workflowservice::UnpauseActivityExecutionResponse>, Status> {
+        self.unpause_one_activity(request).await
+    }
+
+    async fn reset_activity_execution(
+        &self,
+        request: Request<workflowservice::ResetActivityExecutionRequest>,
+    ) -> Result<Response<workflowservice::ResetActivityExecutionResponse>, Status> {
+        self.reset_one_activity(request).await
+    }
+
+    async fn update_activity_execution_options(
+        &self,
+        request: Request<workflowservice::UpdateActivityExecutionOptionsRequest>,
+    ) -> Result<Response<workflowservice::UpdateActivityExecutionOptionsResponse>, Status> {
+        self.update_options_of_one_activity(request).await
     }
 }
 

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use orchestrion_history::request::{CompleteWorkflowTask, FailWorkflowTask, Reply, Request as Ask};
+use orchestrion_history::request::{
+    CompleteWorkflowTask, CompletedBy, FailWorkflowTask, Reply, Request as Ask,
+};
 use orchestrion_history::store::QueueKind;
 use orchestrion_history::wire::timestamp;
 use orchestrion_proto::temporal::api::command::v1::command::Attributes as C;
 use orchestrion_proto::temporal::api::common::v1::{WorkflowExecution, WorkflowType};
+use orchestrion_proto::temporal::api::deployment::v1::WorkerDeploymentVersion;
 use orchestrion_proto::temporal::api::enums::v1::TaskQueueKind;
 use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
 use orchestrion_proto::temporal::api::workflowservice::v1::{
@@ -182,6 +185,19 @@ impl Temporal {
                 _ => None,
             })
             .collect();
+        #[expect(deprecated, reason = "older SDKs send the checksum and the stamp")]
+        let by = CompletedBy {
+            stamp: respond.worker_version_stamp,
+            deployment_version: respond
+                .deployment_options
+                .map(|options| WorkerDeploymentVersion {
+                    deployment_name: options.deployment_name,
+                    build_id: options.build_id,
+                }),
+            binary_checksum: respond.binary_checksum,
+            metering: respond.metering_metadata,
+        };
+        let worker = (by != CompletedBy::default()).then(|| Box::new(by));
         let completion = Completion {
             target,
             complete: CompleteWorkflowTask {
@@ -190,6 +206,7 @@ impl Temporal {
                 messages: respond.messages,
                 identity: respond.identity,
                 sdk_metadata: respond.sdk_metadata,
+                worker,
                 force_new_task: respond.force_create_new_workflow_task,
                 ..Default::default()
             },

@@ -386,10 +386,10 @@ impl Session {
         let heartbeat = matches!(self.unsettled[index].message, Message::Heartbeat(_));
         match answer {
             Ok(accepted) => {
-                if accepted.reply
-                    == (Reply::Heartbeat {
-                        cancel_requested: true,
-                    })
+                if let Reply::Heartbeat {
+                    cancel_requested: true,
+                    ..
+                } = accepted.reply
                 {
                     self.out.push_back(Said::Canceled(Canceled { ticket }));
                 }

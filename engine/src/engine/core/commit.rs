@@ -99,7 +99,7 @@ impl Core {
                     .encode_to_vec()
                     .into(),
             );
-            let status = i32::from(state.status.wire());
+            let status = i32::from(state.listed_status());
             if execution.listed_status.is_none() {
                 let (id, of) = (&execution.workflow_id, &state.workflow_type);
                 for line in lasting_lines(shard, run, id, of, started) {

@@ -100,6 +100,7 @@ impl Core {
             workflow_type: execution.state.workflow_type.clone(),
             scheduled_event_id: event_id,
             attempt: activity.attempt,
+            number: activity.number(),
             activity_id: activity.activity_id.clone(),
             activity_type: activity.activity_type.clone(),
             input: activity.input.get(),

@@ -51,7 +51,7 @@ pub(in crate::engine) fn visibility(
         run_id: run.1.0.to_vec(),
         workflow_type: state.workflow_type.clone(),
         task_queue: state.task_queue.clone(),
-        status: state.status.wire().into(),
+        status: state.listed_status().into(),
         started_at: state.started_at,
         closed_at: state.closed_at,
         history_length: closed(state.next_event_id - 1),

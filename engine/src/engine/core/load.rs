@@ -125,7 +125,7 @@ impl Core {
                 shard,
                 indexed_due: state.next_due(),
                 snapshot_records,
-                listed_status: Some(state.status.wire().into()),
+                listed_status: Some(state.listed_status().into()),
                 state,
                 interpreter,
                 volatile_start: None,

@@ -105,6 +105,11 @@ impl Core {
                     .to_owned(),
             )));
         }
+        if state.paused.is_some() {
+            return Err(not_ready(
+                "the workflow is paused and answers no queries: unpause it first",
+            ));
+        }
         let closed = state.status.is_closed();
         let never = state.previous_started_event_id == 0;
         if closed && never {

@@ -253,5 +253,7 @@ fn changes_listing(event: orchestrion_proto::temporal::api::enums::v1::EventType
             EventType::WorkflowExecutionStarted
                 | EventType::WorkflowPropertiesModified
                 | EventType::UpsertWorkflowSearchAttributes
+                | EventType::WorkflowExecutionPaused
+                | EventType::WorkflowExecutionUnpaused
         )
 }

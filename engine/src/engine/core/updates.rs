@@ -141,6 +141,11 @@ impl Core {
         if execution.updates.iter().any(|update| update.id == id) {
             return Ok(None);
         }
+        if execution.state.paused.is_some() && request.is_some() {
+            return Err(CallError::Rejected(Rejection::NotReady(
+                "the workflow is paused and takes no updates: unpause it first".to_owned(),
+            )));
+        }
         if let Some(Update::Admitted { .. }) = execution.state.updates.get(id) {
             // A reset brought it over: the worker finds it in the history, and must not get it a second time.
             return match execution.state.is_running() {
@@ -235,6 +240,7 @@ impl Core {
             && execution.volatile_start.is_none()
             && execution.speculative.is_none()
             && execution.state.first_task_at == 0
+            && execution.state.paused.is_none()
             && execution.state.is_running();
         if !waiting || !idle {
             return;

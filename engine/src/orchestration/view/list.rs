@@ -95,7 +95,7 @@ impl ListItem {
             Ok(WorkflowExecutionStatus::Completed) => ("completed".to_owned(), None),
             // The end for callers stands in the memo at once; the run goes on undoing.
             _ if ended_badly => (said, memo.error),
-            Ok(WorkflowExecutionStatus::Running) => (said, None),
+            Ok(WorkflowExecutionStatus::Running | WorkflowExecutionStatus::Paused) => (said, None),
             Ok(WorkflowExecutionStatus::Terminated) => cut_short("the run was terminated"),
             Ok(WorkflowExecutionStatus::TimedOut) => cut_short("the run timed out"),
             _ => ("failed".to_owned(), memo.error),

@@ -5,8 +5,8 @@ use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::v1::note;
 
 use crate::state::{
-    Activity, CarriedFailure, CarriedHeader, CarriedPayloads, CarriedPriority, MutableState, Retry,
-    Stage,
+    Activity, CarriedFailure, CarriedHeader, CarriedOptions, CarriedPayloads, CarriedPriority,
+    MutableState, Retry, Stage,
 };
 use crate::wire;
 
@@ -22,9 +22,9 @@ pub(in crate::machines) fn apply(
         }
         Attributes::ActivityTaskStartedEventAttributes(started) => {
             let activity = open(state, started.scheduled_event_id)?;
-            (started.attempt == activity.attempt)
+            (started.attempt == activity.number())
                 .then_some(())
-                .ok_or_else(|| format!("attempt {} is the current one", activity.attempt))
+                .ok_or_else(|| format!("attempt {} is the current one", activity.number()))
         }
         Attributes::ActivityTaskCancelRequestedEventAttributes(requested) => {
             let activity = open(state, requested.scheduled_event_id)?;
@@ -47,7 +47,7 @@ pub(in crate::machines) fn apply(
     }
 }
 
-fn open(state: &mut MutableState, id: i64) -> Result<&mut Activity, String> {
+pub(super) fn open(state: &mut MutableState, id: i64) -> Result<&mut Activity, String> {
     state
         .activities
         .get_mut(&id)
@@ -89,12 +89,17 @@ fn apply_scheduled(
         retry: Retry::of(&retry),
         priority: CarriedPriority::new(scheduled.priority.as_ref()),
         attempt: 1,
+        attempts_before: 0,
         attempt_scheduled_at: at,
+        attempt_ended_at: 0,
         stage: Stage::Queued,
         last_failure: CarriedFailure::default(),
         heartbeat_details: CarriedPayloads::default(),
         cancel_requested_event_id: 0,
         waiting: false,
+        paused: None,
+        reset: None,
+        original_options: CarriedOptions::default(),
     };
     state
         .activity_ids
@@ -108,6 +113,9 @@ pub(in crate::machines) fn apply_note(
     at: i64,
     kind: &note::Kind,
 ) -> Result<(), String> {
+    if let Some(applied) = super::operate::apply(state, at, kind) {
+        return applied;
+    }
     let (id, attempt) = match kind {
         note::Kind::ActivityAttemptStarted(n) => (n.scheduled_event_id, n.attempt),
         note::Kind::ActivityAttemptFailed(n) => (n.scheduled_event_id, n.attempt),
@@ -138,6 +146,8 @@ pub(in crate::machines) fn apply_note(
             note::Kind::ActivityAttemptFailed(failed),
         ) => {
             activity.attempt += 1;
+            activity.attempt_ended_at = at;
+            activity.begin_anew_if_asked();
             activity.last_failure = CarriedFailure::new(failed.failure.as_ref());
             activity.attempt_scheduled_at = failed.retry_at;
             activity.stage = Stage::Backoff {

@@ -1,5 +1,6 @@
 //! Commands of workflow code: schedule an activity, ask for its cancellation.
 
+use orchestrion_proto::prost_wkt_types::Duration;
 use orchestrion_proto::temporal::api::command::v1::ScheduleActivityTaskCommandAttributes;
 use orchestrion_proto::temporal::api::enums::v1::{EventType, WorkflowTaskFailedCause};
 use orchestrion_proto::temporal::api::failure::v1::failure::FailureInfo;
@@ -65,7 +66,13 @@ pub(in crate::machines) fn schedule(
             ),
         });
     }
-    let timeouts = Timeouts::normalise(command, draft.state).map_err(bad)?;
+    let given = [
+        command.schedule_to_close_timeout.as_ref(),
+        command.schedule_to_start_timeout.as_ref(),
+        command.start_to_close_timeout.as_ref(),
+        command.heartbeat_timeout.as_ref(),
+    ];
+    let timeouts = Timeouts::normalise(given, draft.state).map_err(bad)?;
     let retry = retry::normalise(command.retry_policy.as_ref()).map_err(bad)?;
     let queue = command
         .task_queue
@@ -99,37 +106,33 @@ pub(in crate::machines) fn schedule(
     Ok(())
 }
 
-struct Timeouts {
-    schedule_to_close: i64,
-    schedule_to_start: i64,
-    start_to_close: i64,
-    heartbeat: i64,
+/// In nanoseconds; 0 is none.
+pub(super) struct Timeouts {
+    pub(super) schedule_to_close: i64,
+    pub(super) schedule_to_start: i64,
+    pub(super) start_to_close: i64,
+    pub(super) heartbeat: i64,
 }
 
 impl Timeouts {
-    /// The rules of `temporal-wire` section 2.1: one of two is required, what is missing is derived, all are capped.
-    fn normalise(
-        command: &ScheduleActivityTaskCommandAttributes,
+    /// The rules of `temporal-wire` section 2.1: one of two is required, what is missing is derived, all are capped. Given are
+    /// schedule-to-close, schedule-to-start, start-to-close and heartbeat.
+    pub(super) fn normalise(
+        given: [Option<&Duration>; 4],
         state: &MutableState,
     ) -> Result<Self, String> {
-        let given = [
-            (
-                "schedule-to-close",
-                command.schedule_to_close_timeout.as_ref(),
-            ),
-            (
-                "schedule-to-start",
-                command.schedule_to_start_timeout.as_ref(),
-            ),
-            ("start-to-close", command.start_to_close_timeout.as_ref()),
-            ("heartbeat", command.heartbeat_timeout.as_ref()),
+        let names = [
+            "schedule-to-close",
+            "schedule-to-start",
+            "start-to-close",
+            "heartbeat",
         ];
-        for (what, timeout) in given {
+        for (what, timeout) in names.into_iter().zip(given) {
             if wire::nanos(timeout) < 0 {
                 return Err(format!("its {what} timeout is negative"));
             }
         }
-        let [close, start, start_close, heartbeat] = given.map(|(_, timeout)| wire::nanos(timeout));
+        let [close, start, start_close, heartbeat] = given.map(wire::nanos);
         if close == 0 && start_close == 0 {
             return Err("it needs a schedule-to-close or a start-to-close timeout".to_owned());
         }

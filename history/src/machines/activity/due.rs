@@ -22,7 +22,13 @@ pub(super) fn next_attempt(activity: &Activity, failure: &Failure, now: i64) -> 
     if activity.cancel_requested_event_id != 0 {
         return Next::Never(RetryState::CancelRequested);
     }
-    let wait = match activity.retry.next(activity.attempt, failure) {
+    // One that is to begin anew has had no attempt that counts.
+    let counted = if activity.reset.is_some() {
+        0
+    } else {
+        activity.number()
+    };
+    let wait = match activity.retry.next(counted, failure) {
         Ok(wait) => wait,
         Err(why) => return Next::Never(why),
     };
@@ -37,7 +43,10 @@ pub(super) fn next_attempt(activity: &Activity, failure: &Failure, now: i64) -> 
 pub(in crate::machines) fn fire_due(draft: &mut Draft<'_>, context: &Context<'_>) {
     let state = draft.state;
     for (id, activity) in &state.activities {
-        if activity.next_due().is_some_and(|due| due <= draft.now) {
+        if activity
+            .next_due(state.holds_back(activity))
+            .is_some_and(|due| due <= draft.now)
+        {
             fire_one(draft, context, *id, activity);
         }
     }
@@ -57,7 +66,10 @@ fn fire_one(draft: &mut Draft<'_>, context: &Context<'_>, id: i64, activity: &Ac
         );
     }
     match &activity.stage {
-        Stage::Queued if is_due(activity.attempt_scheduled_at, activity.schedule_to_start) => {
+        Stage::Queued
+            if !draft.state.holds_back(activity)
+                && is_due(activity.attempt_scheduled_at, activity.schedule_to_start) =>
+        {
             time_out(
                 draft,
                 context,
@@ -147,7 +159,7 @@ pub(super) fn start_event(
         scheduled_event_id: id,
         identity: identity.to_owned(),
         request_id: request_id.to_owned(),
-        attempt: activity.attempt,
+        attempt: activity.number(),
         last_failure: activity.last_failure.get(),
         ..Default::default()
     };

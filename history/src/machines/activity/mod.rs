@@ -13,11 +13,13 @@
 mod apply;
 mod command;
 mod due;
+mod operate;
 
 pub(super) use self::apply::{apply, apply_buffered, apply_note};
 pub(super) use self::command::{request_cancel, schedule};
 pub(super) use self::due::fire_due;
 use self::due::{Next, attempt_failed, next_attempt, start_event};
+pub(super) use self::operate::{pause, reset, unpause, update_options};
 use orchestrion_proto::temporal::api::enums::v1::EventType;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
 use orchestrion_proto::temporal::api::history::v1::{
@@ -96,7 +98,14 @@ pub(super) fn start(
         )));
     }
     let mut draft = Draft::new(state, context);
+    let held_back = state.holds_back(activity);
     match &activity.stage {
+        Stage::Queued if held_back => {
+            return Err(not_found(format!(
+                "attempt {} of event {id} is paused",
+                request.attempt
+            )));
+        }
         Stage::Queued => {}
         Stage::Started { request_id, .. } if *request_id == request.request_id => {
             return Ok(Transition::nothing(Reply::Repeated));
@@ -112,6 +121,9 @@ pub(super) fn start(
                     reason: "the engine restarted".to_owned(),
                 },
             ));
+            if held_back {
+                return Ok(draft.finish(Reply::Done));
+            }
         }
         Stage::Started { .. } => {
             return Err(not_found(format!(
@@ -259,6 +271,8 @@ pub(super) fn heartbeat(
     }));
     Ok(draft.finish(Reply::Heartbeat {
         cancel_requested: activity.cancel_requested_event_id != 0,
+        paused: state.holds_back(activity),
+        reset: activity.reset.is_some(),
     }))
 }
 

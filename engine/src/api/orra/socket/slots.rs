@@ -176,6 +176,7 @@ pub(super) mod tests {
             workflow_type: "orchestrion.plan".into(),
             scheduled_event_id: event,
             attempt,
+            number: attempt,
             activity_id: format!("task{event}"),
             activity_type: "echo".into(),
             input: None,

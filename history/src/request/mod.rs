@@ -2,10 +2,20 @@
 //!
 //! Invariant: the list is closed; whatever is late or random (time, ids) came in with the request.
 
+mod operator;
+
+pub use self::operator::{
+    ActivityChoice, OptionsChange, PauseActivity, PauseWorkflow, ResetActivity, UnpauseActivity,
+    UnpauseWorkflow, UpdateActivityOptions,
+};
+
+use orchestrion_proto::temporal::api::activity::v1::ActivityOptions;
 use orchestrion_proto::temporal::api::command::v1::Command;
 use orchestrion_proto::temporal::api::common::v1::{
-    Callback, Header, Link, Memo, Payload, Payloads, Priority, RetryPolicy, SearchAttributes,
+    Callback, Header, Link, Memo, MeteringMetadata, Payload, Payloads, Priority, RetryPolicy,
+    SearchAttributes, WorkerVersionStamp,
 };
+use orchestrion_proto::temporal::api::deployment::v1::WorkerDeploymentVersion;
 use orchestrion_proto::temporal::api::enums::v1::{
     ContinueAsNewInitiator, RetryState, StartChildWorkflowExecutionFailedCause,
     WorkflowIdConflictPolicy, WorkflowIdReusePolicy, WorkflowTaskFailedCause,
@@ -46,6 +56,18 @@ pub enum Request {
     ReturnActivityAttempt(ReturnActivityAttempt),
     /// No worker is connected to the activity's queue.
     MarkActivityWaiting(MarkActivityWaiting),
+    /// No further attempt of an activity starts.
+    PauseActivity(PauseActivity),
+    /// Paused activities go on.
+    UnpauseActivity(UnpauseActivity),
+    /// Activities begin anew.
+    ResetActivity(ResetActivity),
+    /// Activities are tried otherwise.
+    UpdateActivityOptions(Box<UpdateActivityOptions>),
+    /// No further task of the run is handed out.
+    Pause(PauseWorkflow),
+    /// A paused run goes on.
+    Unpause(UnpauseWorkflow),
     /// A signal from outside.
     Signal(Box<SignalWorkflow>),
     /// Asks the run to cancel itself.
@@ -334,12 +356,27 @@ pub struct CompleteWorkflowTask {
     /// Flags and names of the SDK, kept as given: replay needs them.
     pub sdk_metadata:
         Option<orchestrion_proto::temporal::api::sdk::v1::WorkflowTaskCompletedMetadata>,
+    /// Which build of which deployment answers, and what it counted: kept as given, an SDK reads it back when it replays.
+    pub worker: Option<Box<CompletedBy>>,
     /// Schedule another workflow task even if nothing asks for one.
     pub force_new_task: bool,
     /// What the workflow code answers to updates; commands name those whose place matters.
     pub messages: Vec<ProtocolMessage>,
     /// The updates that the worker was given with the task.
     pub updates: Vec<SentUpdate>,
+}
+
+/// What the worker that completed a workflow task says of itself.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct CompletedBy {
+    /// Its build.
+    pub stamp: Option<WorkerVersionStamp>,
+    /// Its deployment, and its build there.
+    pub deployment_version: Option<WorkerDeploymentVersion>,
+    /// The checksum of its program.
+    pub binary_checksum: String,
+    /// What it counted.
+    pub metering: Option<MeteringMetadata>,
 }
 
 /// An update that a worker was given.
@@ -594,7 +631,13 @@ pub enum Reply {
     Heartbeat {
         /// The workflow wants this activity cancelled.
         cancel_requested: bool,
+        /// No further attempt will start before somebody says so.
+        paused: bool,
+        /// Somebody wants it to begin anew.
+        reset: bool,
     },
+    /// The options of an activity, changed.
+    ActivityOptions(Box<ActivityOptions>),
 }
 
 /// Why a request changes nothing.
