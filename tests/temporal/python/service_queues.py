@@ -7,9 +7,16 @@ from harness import attributes, name_of
 from orchestrations import checked, ended, scheduled
 from orra import Project, Services
 from temporalio import activity, workflow
-from temporalio.api.common.v1 import Payload, Payloads
+from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution
 from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import PollActivityTaskQueueRequest, RespondActivityTaskCompletedRequest
+from temporalio.api.workflowservice.v1 import (
+    PauseActivityRequest,
+    PauseWorkflowExecutionRequest,
+    PollActivityTaskQueueRequest,
+    RespondActivityTaskCompletedRequest,
+    UnpauseActivityRequest,
+    UnpauseWorkflowExecutionRequest,
+)
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -125,6 +132,29 @@ async def test_its_tasks_are_done_and_undone(_):
     assert (contexts[-1]["reason"], contexts[-1]["payload"]) == ("aborted", {"reason": "no road"})
     view = await shop.project.inspect(handle.id)
     assert view["tasks"][0]["output"] == {"id": first["id"], "runs": 1}, view["tasks"][0]
+
+
+async def test_its_tasks_and_itself_are_paused(_):
+    """A pause of the task and one of the run: it goes on when both have ended."""
+    service, first = shop.client.workflow_service, step()
+    handle = await submit((shop.stock, first), (shop.services.id("note"), step(after=["$task1.id"])))
+    named = {"namespace": shop.project.id, "workflow_id": handle.id}
+    task = {"namespace": shop.project.id, "execution": WorkflowExecution(workflow_id=handle.id), "id": "task1"}
+    async with asyncio.timeout(20):
+        while "task1" not in scheduled((await handle.fetch_history()).events):
+            await asyncio.sleep(0.05)
+    await service.pause_activity(PauseActivityRequest(**task, identity="ada", reason="to look"))
+    await service.pause_workflow_execution(PauseWorkflowExecutionRequest(**named, identity="ada", reason="to look"))
+    async with stock_worker():
+        await asyncio.sleep(0.3)
+        await service.unpause_activity(UnpauseActivityRequest(**task))
+        await asyncio.sleep(0.3)
+        assert first["id"] not in done
+        assert (await shop.project.inspect(handle.id))["status"] == "processing"
+        await service.unpause_workflow_execution(UnpauseWorkflowExecutionRequest(**named))
+        events = await events_of(handle, WorkflowExecutionStatus.COMPLETED)
+    assert done[first["id"]] == 1
+    assert [name_of(event) for event in events].count("WorkflowExecutionPaused") == 1
 
 
 async def test_what_it_returns_is_the_output(_):
