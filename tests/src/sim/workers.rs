@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrion::engine::polling::{
     Completion, QueryOutcome, QueryTask, Sticky, WorkflowTaskDispatch,
 };
-use orchestrion::engine::{Dispatch, Handle, Polled, Target};
+use orchestrion::engine::{Dispatch, Handle, Leaving, Polled, Poller, Target};
 use orchestrion::seams;
 use orchestrion_history::ids::{Namespace, TaskQueueName};
 use orchestrion_history::record::Record;
@@ -104,10 +104,30 @@ async fn poll(
     let identity = format!("worker {number}");
     let request_id = format!("poll {}", world.roll(u64::MAX));
     let name = TaskQueueName::parse(queue).expect("queues of the simulation have names");
+    let worker = Poller {
+        identity,
+        // Who has left comes back as another.
+        instance_key: request_id.clone(),
+    };
+    let leaving = world.mishap(20).then(|| Leaving {
+        worker: worker.clone(),
+        queue: Some(name.clone()),
+        kinds: vec![kind],
+        // Whatever waits there is for others as well: none of it may get lost.
+        sticky: (kind == QueueKind::Workflow).then(|| name.clone()),
+    });
+    let early = leaving.is_some() && world.roll(2) == 0;
+    if let Some(leaving) = leaving.clone().filter(|_| early) {
+        door.handle.leave(namespace.clone(), leaving).ok()?;
+    }
     let mut answer = door
         .handle
-        .poll(namespace.clone(), kind, name, identity.into(), request_id)
+        .poll(namespace.clone(), kind, name, worker, request_id)
         .ok()?;
+    if let Some(leaving) = leaving.filter(|_| !early) {
+        world.pause(500).await;
+        door.handle.leave(namespace.clone(), leaving).ok()?;
+    }
     // A socket that drops while it waits gives back what comes too late.
     let patience = match world.mishap(30) {
         true => 1 + world.roll(500),
