@@ -4,18 +4,22 @@
 #
 #   setup/planted.sh                 every bug
 #   setup/planted.sh open_the_fence  one of them
-#   SEEDS=1000 setup/planted.sh      how many seeds each gets (500 unless said)
+#   SEEDS=1000 setup/planted.sh      how many seeds each gets (2,000 unless said)
 set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=setup/env.sh
 source setup/env.sh
 root="$PWD"
-seeds="${SEEDS:-500}"
+seeds="${SEEDS:-2000}"
+
+# To cargo the scratch copy is this workspace, with the same crates: what is compiled of it must not be taken for theirs, nor theirs for it.
+export CARGO_TARGET_DIR="$CARGO_TARGET_DIR/planted"
 
 scratch="$(mktemp -d)"
 trap 'rm -rf "$scratch"' EXIT
-tar --exclude-vcs --exclude=./target -cf - . | tar -xf - -C "$scratch"
+# As new as can be (-m), so that all of it is compiled.
+tar --exclude-vcs --exclude=./target -cf - . | tar -xmf - -C "$scratch"
 cd "$scratch"
 for patch in "$root"/tests/planted/*.patch; do
   patch -p1 -s -F3 --no-backup-if-mismatch -i "$patch" || {

@@ -107,7 +107,8 @@ impl SimDisk {
     /// It is opened anew: what is there is synced, as a store does that reads its log. The commit in which it broke is there, or it is not;
     /// answers what turned up.
     pub fn open_anew(&self, turns_up: bool) -> Option<Batch> {
-        let broken = self.state().broken.take().filter(|_| turns_up);
+        let broken = self.state().broken.take();
+        let broken = broken.filter(|batch| turns_up && !batch.shards.is_empty());
         let found = broken.filter(|batch| self.write(batch).is_ok());
         self.sync();
         found
@@ -158,7 +159,12 @@ impl SimDisk {
                 .expect("whoever held the shard last holds it");
         }
         if lost {
-            self.state().written.clear();
+            let mut state = self.state();
+            state.written.clear();
+            // A log has no gaps: what came behind something that is lost is lost as well.
+            if let Some(broken) = &mut state.broken {
+                broken.shards.clear();
+            }
         }
         lost
     }

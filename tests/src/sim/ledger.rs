@@ -51,6 +51,15 @@ pub struct Held {
     pub session: Option<u64>,
 }
 
+/// An answer to a workflow task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// The event that scheduled the task.
+    pub scheduled_event_id: i64,
+    /// The last event that the worker had when it made the answer.
+    pub seen: i64,
+}
+
 /// What those outside know.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -61,8 +70,8 @@ pub struct Ledger {
     pub news: BTreeSet<String>,
     /// By workflow id.
     pub executions: BTreeMap<String, Wanted>,
-    /// The scheduling event of the workflow task that each answer is for, by mark.
-    pub turns: BTreeMap<String, i64>,
+    /// What each answer to a workflow task was made of, by mark.
+    pub turns: BTreeMap<String, Turn>,
     /// By tenant, run and scheduling event.
     pub holders: BTreeMap<(Namespace, RunId, i64), Held>,
     /// Workflow ids that somebody was told are out of service.
@@ -85,6 +94,13 @@ impl Ledger {
             },
         );
         mark
+    }
+
+    /// The same is asked once more: what was told before is not the last word.
+    pub fn asks_again(&mut self, mark: &str) {
+        if let Some(asked) = self.asked.get_mut(mark) {
+            asked.under_way = true;
+        }
     }
 
     /// The asker was told yes.

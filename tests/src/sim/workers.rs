@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrion::engine::polling::{
     Completion, QueryOutcome, QueryTask, Sticky, WorkflowTaskDispatch,
 };
-use orchestrion::engine::{Dispatch, Handle, Leaving, Polled, Poller, Target};
+use orchestrion::engine::{CallError, Dispatch, Handle, Leaving, Polled, Poller, Target};
 use orchestrion::seams;
 use orchestrion_history::ids::{Namespace, TaskQueueName};
 use orchestrion_history::record::Record;
@@ -27,9 +27,12 @@ use orchestrion_proto::temporal::api::update::v1::{
     Acceptance, Outcome, Request as UpdateRequest, Response, outcome,
 };
 
-use super::ledger::{Held, is_refusal};
+use super::ledger::{Held, Turn, is_refusal};
 use super::script;
 use super::shared::{Missed, World};
+
+/// How often a worker tries to hand in a turn while nobody takes it.
+const TRIES_MAX: u32 = 3;
 
 /// What is told beside the result of something asked.
 type Said<T> = Result<T, Missed>;
@@ -109,7 +112,8 @@ async fn poll(
         // Who has left comes back as another.
         instance_key: request_id.clone(),
     };
-    let leaving = world.mishap(20).then(|| Leaving {
+    // To shut down is no fault: nothing heals what gets lost by it.
+    let leaving = (world.roll(20) == 0).then(|| Leaving {
         worker: worker.clone(),
         queue: Some(name.clone()),
         kinds: vec![kind],
@@ -118,6 +122,8 @@ async fn poll(
     });
     let early = leaving.is_some() && world.roll(2) == 0;
     if let Some(leaving) = leaving.clone().filter(|_| early) {
+        // It has stopped polling some time ago, and tasks that only it was to have were kept for it since.
+        world.pause(3_000).await;
         door.handle.leave(namespace.clone(), leaving).ok()?;
     }
     let mut answer = door
@@ -345,8 +351,11 @@ async fn turn(world: &World, handle: &Handle, task: WorkflowTaskDispatch, own: &
     let (messages, mut commands, updates) = updates_of(&task);
     commands.extend(script::turn(&events));
     let mark = world.ledger.borrow_mut().mark("a turn");
-    let of = task.start.scheduled_event_id;
-    (world.ledger.borrow_mut().turns).insert(mark.clone(), of);
+    let made_of = Turn {
+        scheduled_event_id: task.start.scheduled_event_id,
+        seen: events.last().map_or(0, |event| event.event_id),
+    };
+    (world.ledger.borrow_mut().turns).insert(mark.clone(), made_of);
     let complete = CompleteWorkflowTask {
         start: task.start.clone(),
         commands,
@@ -370,20 +379,20 @@ async fn turn(world: &World, handle: &Handle, task: WorkflowTaskDispatch, own: &
     let results: std::collections::HashMap<_, _> = results.collect();
     let times = if world.mishap(30) { 2 } else { 1 };
     for _ in 0..times {
-        let said = world
-            .call(|handle| {
-                let completion = Completion {
-                    target: target.clone(),
-                    complete: complete.clone(),
-                    sticky: sticky.clone(),
-                    return_new: false,
-                    eager: Vec::new(),
-                    query_results: results.clone(),
-                    request_id: mark.clone(),
-                };
-                async move { handle.complete_workflow_task(completion).await }
-            })
-            .await;
+        world.ledger.borrow_mut().asks_again(&mark);
+        let said = patiently(world, |handle| {
+            let completion = Completion {
+                target: target.clone(),
+                complete: complete.clone(),
+                sticky: sticky.clone(),
+                return_new: false,
+                eager: Vec::new(),
+                query_results: results.clone(),
+                request_id: mark.clone(),
+            };
+            async move { handle.complete_workflow_task(completion).await }
+        })
+        .await;
         world.say(|| {
             format!(
                 "a turn of {} is answered: {}",
@@ -406,6 +415,20 @@ async fn turn(world: &World, handle: &Handle, task: WorkflowTaskDispatch, own: &
             world.pause(2_000).await;
         }
     }
+}
+
+/// Asks an engine that is down once more when it is up, as the clients of workers do.
+async fn patiently<T, F>(world: &World, ask: impl Fn(Handle) -> F) -> Said<T>
+where
+    F: Future<Output = Result<T, CallError>>,
+{
+    for _ in 0..TRIES_MAX {
+        match world.call(&ask).await {
+            Err(Missed::Unreachable) => _ = world.open_door().await,
+            said => return said,
+        }
+    }
+    Err(Missed::Unreachable)
 }
 
 fn brief<T>(said: &Said<T>) -> String {
@@ -485,6 +508,7 @@ async fn act(world: &World, dispatch: Dispatch) {
     };
     let times = if world.mishap(60) { 2 } else { 1 };
     for _ in 0..times {
+        world.ledger.borrow_mut().asks_again(&mark);
         let said = world
             .call(|handle| {
                 let (target, request) = (target.clone(), request.clone());

@@ -8,6 +8,7 @@
 //! | kept indexes equal rebuilt ones | folds of journals, index family, heads, current runs | `indexes.rs` |
 //! | one writer per shard | batches and the range ids of that moment | `one_writer.rs` |
 //! | each attempt has one outcome and one holder | journals, what workers were handed | `outcomes.rs` |
+//! | each turn is what its code makes of what it counts as having seen | journals, what workers had seen | `turns.rs` |
 //! | a recorded answer of the model is not asked for again | journals, the model's own book | `plans.rs` |
 //! | undoing is newest first, each success once | journals | `undo.rs` |
 //! | a closed execution stays closed | journals, heads | `closed.rs` |
@@ -25,6 +26,7 @@ pub mod outcomes;
 pub mod plans;
 pub mod refused;
 pub mod replay;
+pub mod turns;
 pub mod undo;
 pub mod webhooks;
 
@@ -93,6 +95,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(closed::Closed::default()),
         Box::new(indexes::Indexes),
         Box::new(outcomes::Outcomes::default()),
+        Box::new(turns::Turns),
         Box::new(undo::Undo::default()),
         Box::new(plans::Plans::default()),
         Box::new(webhooks::Webhooks::default()),

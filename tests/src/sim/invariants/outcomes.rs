@@ -175,9 +175,9 @@ fn is_of_its_task(view: &View<'_>, record: &Record) -> Check {
         return Ok(());
     };
     match view.ledger.turns.get(&done.identity) {
-        Some(of) if *of != done.scheduled_event_id => Err(format!(
-            "the workflow task of event {} is completed by the answer to that of event {of}",
-            done.scheduled_event_id
+        Some(turn) if turn.scheduled_event_id != done.scheduled_event_id => Err(format!(
+            "the workflow task of event {} is completed by the answer to that of event {}",
+            done.scheduled_event_id, turn.scheduled_event_id
         )),
         _ => Ok(()),
     }
