@@ -1,5 +1,7 @@
 //! Limits of one run, with names and units (`temporal-wire` section 5). Settings of the engine; the core is given them.
 
+use orchestrion_proto::temporal::api::sdk::v1::UserMetadata;
+
 /// What one run may hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -27,6 +29,10 @@ pub struct Limits {
     pub pending_cancels_max: usize,
     /// Bytes that a client or worker outside passes in one piece: an input, a memo, a result, details, a command.
     pub blob_bytes_max: usize,
+    /// Bytes of the summary that a run, an activity, a timer or a child is shown with.
+    pub summary_bytes_max: usize,
+    /// Bytes of the details that it is shown with.
+    pub details_bytes_max: usize,
     /// Updates of a run that are not completed.
     pub updates_in_flight_max: usize,
     /// Updates in one run.
@@ -53,6 +59,25 @@ pub struct Limits {
     pub task_timeout_default: i64,
 }
 
+impl Limits {
+    /// What is wrong with the summary and details that something is shown with, if anything is.
+    pub fn check_metadata(&self, said: Option<&UserMetadata>) -> Result<(), String> {
+        let Some(said) = said else { return Ok(()) };
+        for (what, payload, max) in [
+            ("summary", &said.summary, self.summary_bytes_max),
+            ("details", &said.details, self.details_bytes_max),
+        ] {
+            let bytes = payload.as_ref().map_or(0, |payload| payload.data.len());
+            if bytes > max {
+                return Err(format!(
+                    "its {what} has {bytes} bytes, at most {max} are allowed: shorten it"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -71,6 +96,8 @@ impl Default for Limits {
             pending_signals_max: 2_000,
             pending_cancels_max: 2_000,
             blob_bytes_max: 2 * 1024 * 1024,
+            summary_bytes_max: 400,
+            details_bytes_max: 20_000,
             signals_max: 10_000,
             id_bytes_max: crate::ids::ID_BYTES_MAX,
             buffered_events_max: 100,

@@ -205,6 +205,10 @@ pub struct MutableState {
     pub paused: Option<Pause>,
     /// The request that ended the last pause; empty before the first.
     pub unpause_request_id: String,
+    /// How many of the activities are paused.
+    pub activities_paused: u32,
+    /// Why its workflow tasks keep failing, if they do.
+    pub problem: Option<Problem>,
 }
 
 /// An update.
@@ -424,6 +428,15 @@ pub struct Activity {
     pub reset: Option<PendingReset>,
     /// What it was scheduled with, where that was changed.
     pub original_options: CarriedOptions,
+}
+
+/// Why the workflow tasks of a run keep failing: of the last attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, SchemaRead, SchemaWrite)]
+pub enum Problem {
+    /// A worker said so; the cause as `temporal.api.enums.v1.WorkflowTaskFailedCause` numbers it.
+    Failed(i32),
+    /// No worker answered in time.
+    TimedOut,
 }
 
 /// Why something does not go on until somebody says so.

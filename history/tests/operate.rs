@@ -380,3 +380,44 @@ fn a_pause_lets_the_workflow_task_end_that_runs() {
         ",
     );
 }
+
+#[test]
+fn a_workflow_task_that_keeps_failing_is_a_problem_until_one_completes() {
+    use orchestrion_history::state::Problem;
+    use orchestrion_proto::temporal::api::enums::v1::WorkflowTaskFailedCause;
+    let mut story = Story::started();
+    for attempt in 1..=5 {
+        assert_eq!(story.state.problem, None, "before attempt {attempt}");
+        story.hold_task();
+        story.fail_task();
+    }
+    let cause = WorkflowTaskFailedCause::WorkflowWorkerUnhandledFailure;
+    assert_eq!(story.state.problem, Some(Problem::Failed(cause.into())));
+    let _ = story.turn(vec![activity_command("a")]);
+    assert_eq!(story.state.problem, None);
+}
+
+#[test]
+fn a_summary_that_is_too_long_fails_the_workflow_task() {
+    use orchestrion_proto::temporal::api::enums::v1::CommandType;
+    use orchestrion_proto::temporal::api::sdk::v1::UserMetadata;
+    let mut story = Story::started();
+    let said = |bytes: usize| {
+        let mut command = activity_command("a");
+        command.set_command_type(CommandType::ScheduleActivityTask);
+        command.user_metadata = Some(UserMetadata {
+            summary: Some(common::payloads(&"x".repeat(bytes)).payloads.remove(0)),
+            details: None,
+        });
+        command
+    };
+    let Ok(Reply::TaskFailed { message, .. }) = story.turn(vec![said(401)]) else {
+        panic!("{}", story.text());
+    };
+    assert_eq!(
+        message,
+        "ScheduleActivityTask: its summary has 403 bytes, at most 400 are allowed: shorten it"
+    );
+    let _ = story.turn(vec![said(300)]);
+    assert_eq!(story.state.activities.len(), 1);
+}

@@ -337,6 +337,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     limit!(note_bytes_max, 1_024, TIB),
     limit!(result_bytes_max, 1_024, GIB),
     limit!(blob_bytes_max, 1_024, GIB),
+    limit!(summary_bytes_max, 1, GIB),
+    limit!(details_bytes_max, 1, GIB),
     limit!(pending_activities_max, 1, 1_000_000),
     limit!(pending_children_max, 1, 1_000_000),
     limit!(pending_signals_max, 1, 1_000_000),

@@ -8,10 +8,12 @@
 
 pub mod attributes;
 mod commands;
+mod derived;
 pub mod listing;
 pub mod query;
 pub mod row;
 
 pub use self::attributes::{Attribute, Catalogue, Field, Value, ValueType};
+pub use self::derived::Derived;
 pub use self::listing::{Counted, Index, ListError, Listed};
 pub use self::query::{Filter, Query, QueryError};

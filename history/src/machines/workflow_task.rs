@@ -36,7 +36,10 @@ use crate::ids::Timestamp;
 use crate::request::{
     CompleteWorkflowTask, FailWorkflowTask, Rejection, Reply, Transition, WorkflowTaskStart,
 };
-use crate::state::{CarriedEvent, MutableState, WorkflowTask};
+use crate::state::{CarriedEvent, MutableState, Problem, WorkflowTask};
+
+/// From so many attempts on that failed one after the other, the run is listed as one with a problem (`temporal-wire` section 2.1).
+const ATTEMPTS_THAT_ARE_A_PROBLEM: i32 = 5;
 
 /// A command that cannot be carried out: the whole completion becomes a failed workflow task.
 pub(super) struct BadCommand {
@@ -245,6 +248,29 @@ fn draft_completion(
 }
 
 fn check_size(context: &Context<'_>, command: &Command) -> Result<(), BadCommand> {
+    let said = context
+        .limits
+        .check_metadata(command.user_metadata.as_ref());
+    if let Err(why) = said {
+        return Err(BadCommand {
+            cause: match &command.attributes {
+                Some(C::ScheduleActivityTaskCommandAttributes(_)) => {
+                    WorkflowTaskFailedCause::BadScheduleActivityAttributes
+                }
+                Some(C::StartTimerCommandAttributes(_)) => {
+                    WorkflowTaskFailedCause::BadStartTimerAttributes
+                }
+                Some(C::StartChildWorkflowExecutionCommandAttributes(_)) => {
+                    WorkflowTaskFailedCause::BadStartChildExecutionAttributes
+                }
+                Some(C::RecordMarkerCommandAttributes(_)) => {
+                    WorkflowTaskFailedCause::BadRecordMarkerAttributes
+                }
+                _ => WorkflowTaskFailedCause::PayloadsTooLarge,
+            },
+            message: format!("{:?}: {why}", command.command_type()),
+        });
+    }
     let (bytes, max) = (command.encoded_len(), context.limits.blob_bytes_max);
     if context.built_in || bytes <= max {
         return Ok(());
@@ -607,6 +633,7 @@ pub(super) fn apply(
             Attributes::WorkflowTaskCompletedEventAttributes(completed),
         ) if *started_event_id == completed.started_event_id => {
             state.previous_started_event_id = completed.started_event_id;
+            state.problem = None;
             state.completed_event_id = event_id;
             over(state);
             WorkflowTask::None
@@ -685,6 +712,12 @@ pub(super) fn apply_attempt_failed(
             transient: true,
             ..
         } if *scheduled_event_id == failed.scheduled_event_id && *attempt == failed.attempt => {
+            if failed.attempt >= ATTEMPTS_THAT_ARE_A_PROBLEM {
+                state.problem = Some(match failed.timed_out {
+                    true => Problem::TimedOut,
+                    false => Problem::Failed(failed.cause),
+                });
+            }
             state.workflow_task = WorkflowTask::None;
             Ok(())
         }

@@ -12,10 +12,13 @@ from temporalio.api.common.v1 import RetryPolicy as RetryPolicyMessage
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.enums.v1 import PendingActivityState as State
 from temporalio.api.enums.v1 import WorkflowExecutionStatus, WorkflowTaskFailedCause
+from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import (
     DescribeWorkflowExecutionRequest,
     ListWorkflowExecutionsRequest,
     PauseActivityRequest,
+    PollWorkflowTaskQueueRequest,
+    RespondWorkflowTaskFailedRequest,
     PauseWorkflowExecutionRequest,
     ResetActivityRequest,
     UnpauseActivityRequest,
@@ -265,3 +268,34 @@ async def test_a_run_pauses_when_the_workflow_task_under_way_has_ended(stage):
     await stage.client.workflow_service.unpause_workflow_execution(UnpauseWorkflowExecutionRequest(**named))
     assert await handle.result() == "attempt 2"
     await stage.check(handle)
+
+
+async def test_a_run_whose_workflow_tasks_keep_failing_is_listed_as_such(stage):
+    """By raw calls: the SDK lets a further attempt time out instead, which takes long."""
+    service, queue = stage.client.workflow_service, TaskQueue(name=f"{stage.queue}-fails")
+    handle = await stage.start(Counts.run, task_queue=queue.name)
+    place = {"namespace": stage.client.namespace}
+    query = f'TemporalReportedProblems = "cause=WorkflowTaskFailedCauseNonDeterministicError" AND WorkflowId = "{handle.id}"'
+
+    async def listed():
+        found = await service.list_workflow_executions(ListWorkflowExecutionsRequest(**place, query=query))
+        return len(found.executions)
+
+    for _ in range(5):
+        assert await listed() == 0
+        task = await service.poll_workflow_task_queue(PollWorkflowTaskQueueRequest(**place, task_queue=queue))
+        cause = WorkflowTaskFailedCause.WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR
+        await service.respond_workflow_task_failed(
+            RespondWorkflowTaskFailedRequest(**place, task_token=task.task_token, cause=cause)
+        )
+    assert await listed() == 1
+    for _ in range(3):
+        await handle.signal(Counts.one)
+    async with stage.worker(task_queue=queue.name):
+        assert await handle.result() == 3
+    assert await listed() == 0
+
+
+async def test_a_summary_that_is_too_long_is_refused(stage):
+    refused = await raises(RPCError, stage.start(Counts.run, static_summary="x" * 400), "its summary has 402 bytes")
+    assert refused.status == RPCStatusCode.INVALID_ARGUMENT

@@ -34,6 +34,7 @@ use tonic::{Request, Response, Status};
 
 use super::{Temporal, edge, errors};
 use crate::engine::polling::WorkflowTaskDispatch;
+use crate::visibility::Derived;
 
 impl Temporal {
     pub(super) async fn describe_execution(
@@ -193,6 +194,7 @@ fn info(state: &MutableState) -> WorkflowExecutionInfo {
         search_attributes: Some(SearchAttributes {
             indexed_fields: attributes
                 .filter_map(|(name, payload)| Some((name.clone(), payload.get()?)))
+                .chain(Derived::of(state).attributes())
                 .collect(),
         }),
         ..Default::default()

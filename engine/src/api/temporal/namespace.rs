@@ -189,6 +189,7 @@ impl Temporal {
                     sync_update: true,
                     async_update: true,
                     worker_heartbeats: true,
+                    reported_problems_search_attribute: true,
                     worker_poll_complete_on_shutdown: true,
                     ..Default::default()
                 }),

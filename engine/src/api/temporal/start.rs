@@ -82,6 +82,12 @@ impl Temporal {
             ));
         }
         let on_conflict = r.on_conflict_options.unwrap_or_default();
+        let limits = &self.api.settings.limits;
+        limits
+            .check_metadata(r.user_metadata.as_ref())
+            .map_err(|why| {
+                Status::invalid_argument(format!("workflow {}: {why}", r.workflow_id))
+            })?;
         let mut search_attributes = r.search_attributes;
         let catalogue = self.api.registrar.registry().catalogue(namespace);
         if let Some(given) = &mut search_attributes {

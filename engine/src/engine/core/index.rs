@@ -9,6 +9,7 @@ use orchestrion_proto::temporal::api::common::v1::{Memo, SearchAttributes};
 use orchestrion_proto::v1::Visibility;
 
 use crate::engine::round::RunKey;
+use crate::visibility::Derived;
 
 /// `attempt: i32 | waiting: u8 | workflow id`, big endian.
 pub(in crate::engine) fn queue_value(workflow_id: &WorkflowId, entry: &QueueEntry) -> Bytes {
@@ -67,7 +68,7 @@ pub(in crate::engine) fn visibility(
             fields: memo.collect(),
         }),
         search_attributes: Some(SearchAttributes {
-            indexed_fields: attributes.collect(),
+            indexed_fields: attributes.chain(Derived::of(state).attributes()).collect(),
         }),
     }
 }

@@ -20,6 +20,7 @@ use crate::engine::round::{Round, RunKey};
 
 use super::index::queue_value;
 use super::{Core, limits};
+use crate::visibility::Derived;
 
 impl Core {
     /// Decides a request on a loaded run and applies what comes of it; then the built-in code has its turn.
@@ -113,6 +114,7 @@ impl Core {
     ) -> Result<(), CallError> {
         let execution = self.executions.get_mut(run).expect("loaded by the caller");
         let marks = tasks::marks(&execution.state, &records);
+        let derived = Derived::of(&execution.state);
         let first_seq = execution.state.records + 1;
         for record in &records {
             let folded = apply(&mut execution.state, record)
@@ -135,6 +137,7 @@ impl Core {
             execution.relist |=
                 matches!(record, Record::Event(event) if changes_listing(event.event_type()));
         }
+        execution.relist |= derived != Derived::of(&execution.state);
         let lost = execution.settle_volatile(&records);
         let outdated = execution
             .speculative

@@ -38,6 +38,7 @@ pub(in crate::machines) fn apply(
             Some(id) => {
                 open(state, id)?;
                 if let Some(activity) = state.activities.remove(&id) {
+                    state.activities_paused -= u32::from(activity.paused.is_some());
                     state.activity_ids.remove(&activity.activity_id);
                 }
                 Ok(())

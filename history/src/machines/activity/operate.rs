@@ -342,7 +342,22 @@ pub(super) fn apply(
         note::Kind::ActivityOptionsUpdated(n) => n.scheduled_event_id,
         _ => return None,
     };
-    Some(super::apply::open(state, id).and_then(|activity| apply_to(activity, at, kind)))
+    Some(apply_counted(state, id, at, kind))
+}
+
+fn apply_counted(
+    state: &mut MutableState,
+    id: i64,
+    at: i64,
+    kind: &note::Kind,
+) -> Result<(), String> {
+    let activity = super::apply::open(state, id)?;
+    let was = activity.paused.is_some();
+    apply_to(activity, at, kind)?;
+    let is = activity.paused.is_some();
+    state.activities_paused += u32::from(is);
+    state.activities_paused -= u32::from(was);
+    Ok(())
 }
 
 fn apply_to(activity: &mut Activity, at: i64, kind: &note::Kind) -> Result<(), String> {
