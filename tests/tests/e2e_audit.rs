@@ -167,6 +167,21 @@ async fn an_export_verifies_in_every_format_and_each_kind_of_tampering_is_found(
             "{what}: {said:?}"
         );
     }
+    for (format, text) in [
+        ("jsonl", whole.clone()),
+        ("csv", fs::read_to_string(desk.file("all.csv")).unwrap()),
+    ] {
+        let path = desk.file(&format!("shorter.{format}"));
+        fs::write(&path, &text[..text.len() - 1]).unwrap();
+        let said = desk
+            .cli
+            .fails(&["audit", "verify", path.to_str().unwrap()])
+            .await;
+        assert!(
+            said.err.contains("cut off"),
+            "one byte of {format}: {said:?}"
+        );
+    }
     let other_key = "a".repeat(64);
     let said = desk
         .cli
@@ -208,6 +223,28 @@ async fn payloads_are_left_out_at_once_or_later_and_the_chain_holds() {
             .json();
         assert_eq!(verified["redacted"], verified["records"], "{file}");
     }
+
+    // An id that is not there takes nothing out, and must not look as if it had.
+    let none = desk.file("none.jsonl");
+    let said = desk
+        .cli
+        .fails(&[
+            "audit",
+            "redact",
+            &with,
+            "--execution",
+            &id,
+            "--execution",
+            "o_another",
+            "--output",
+            none.to_str().unwrap(),
+        ])
+        .await;
+    assert!(
+        said.code == 1 && said.err.contains("no records of o_another"),
+        "{said:?}"
+    );
+    assert!(!none.exists());
 
     // Somebody else's execution is nobody's, and leaves no file.
     let stranger = Cli::with_project(&desk.engine).await;

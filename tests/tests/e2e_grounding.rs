@@ -359,6 +359,73 @@ async fn a_test_of_a_grounding_plans_and_neither_applies_nor_runs() {
 }
 
 #[tokio::test]
+async fn a_grounding_is_tried_out_over_v1_and_leaves_no_trace() {
+    let stage = Stage::set().await;
+    let socket = stage.check.connect().await;
+    stage.llm.answers([
+        Answer::plan(stage.unordered()),
+        Answer::plan(stage.good()),
+        Answer::plan(stage.good()),
+    ]);
+    let grounding = refunds(
+        "1.0",
+        &[
+            "be kind",
+            "rule: check before refund",
+            "rule: nobody before refund",
+        ],
+    );
+    let project = &stage.project;
+    let (status, tested) = project.post("/v1/grounding-tests", &grounding).await;
+    assert_eq!((status, &tested["passed"]), (200, &json!(true)), "{tested}");
+    assert_eq!(tested["notEnforced"], json!(["be kind"]));
+    let warning = tested["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("names nobody"), "{tested}");
+    let case = &tested["cases"][0];
+    assert_eq!(text(case, "action"), "Process a refund for order ORD123");
+    assert_eq!(
+        case["data"],
+        json!([{"field": "orderId", "value": "ORD123"}])
+    );
+    assert_eq!(
+        (&case["outcome"], &case["attempts"], &case["reasons"]),
+        (&json!("planned"), &json!(2), &json!([])),
+        "the second answer keeps the rule: {tested}"
+    );
+    assert_eq!(
+        case["promptTokens"].as_u64().unwrap() + case["completionTokens"].as_u64().unwrap(),
+        2 * 165,
+        "both answers are paid for: {tested}"
+    );
+    let steps = &case["plan"]["steps"];
+    assert_eq!(steps[1]["component"], "refund");
+    assert_eq!(steps[1]["dependencies"], json!(["task1"]));
+
+    stage.llm.answers([Answer::plan(stage.unordered())]);
+    let (status, broken) = project.post("/v1/grounding-tests", &grounding).await;
+    let case = &broken["cases"][0];
+    assert_eq!(
+        (status, &broken["passed"], &case["outcome"], &case["plan"]),
+        (200, &json!(false), &json!("failed"), &Value::Null)
+    );
+    let reason = case["reasons"][0].as_str().unwrap();
+    assert!(reason.contains("check before refund"), "{broken}");
+
+    let unclear = refunds("1.0", &["rule: hop"]);
+    let (status, refused) = project.post("/v1/grounding-tests", &unclear).await;
+    assert_eq!(
+        (status, text(&refused, "code"), text(&refused, "param")),
+        (422, "grounding_refused".into(), "constraints".into())
+    );
+
+    assert_eq!(project.get("/groundings").await, Value::Null);
+    assert!(project.listed().await.is_empty() && socket.requests().is_empty());
+    assert_eq!(project.get("/plan-cache").await["plans"], json!([]));
+    let (_, applied) = project.post("/v1/groundings", &grounding).await;
+    assert_eq!(applied["digest"], tested["digest"], "what was tried is it");
+}
+
+#[tokio::test]
 async fn a_model_is_asked_once_for_an_action_and_its_plan_serves_other_values() {
     let mut stage = Stage::set().await;
     stage.llm.answers([Answer::plan(stage.good())]);
@@ -553,6 +620,11 @@ async fn the_command_line_tests_applies_lists_and_removes() {
     );
     let said = cli.ok(&["grounding", "ls"]).await.out;
     assert!(said.contains("enforced      at most 1 refund"), "{said}");
+    let said = cli.fails(&["grounding", "rm", "refund"]).await;
+    assert!(
+        said.code == 1 && said.err.contains("`orchestrion grounding ls` shows"),
+        "{said:?}"
+    );
     cli.ok(&["grounding", "rm", "refunds"]).await;
     assert_eq!(project.get("/groundings").await, Value::Null);
     let said = cli.ok(&["plan-cache", "ls"]).await.out;

@@ -413,6 +413,10 @@ async fn a_project_lists_its_services_and_webhooks_and_makes_keys() {
     assert!(text(&made, "secret").starts_with("whsec_"));
     let listed = desk.project.get("/v1/webhooks").await;
     assert_eq!(listed["items"][0]["id"], made["id"]);
+    assert_eq!(
+        text(&listed["items"][0], "createdAt"),
+        text(&made, "createdAt")
+    );
     assert!(listed["items"][0].get("secret").is_none());
     let (status, _) = desk
         .project

@@ -488,8 +488,10 @@ async fn an_engine_outlives_hostile_bodies_and_frames() {
         "/groundings",
         "/apikeys",
         "/v1/orchestrations",
-        "/v1/plans/estimate",
+        "/v1/plans",
         "/v1/groundings",
+        "/grounding-tests",
+        "/v1/grounding-tests",
     ];
     for n in 0..400 {
         let route = routes[n % routes.len()];

@@ -2,7 +2,9 @@
 //!
 //! Invariant: an absent value and an empty text are told apart by no line: no text of a line is empty.
 
+use std::cell::Cell;
 use std::io::{Read, Write};
+use std::rc::Rc;
 
 use super::{Line, LineKind, Unreadable};
 
@@ -119,12 +121,32 @@ pub fn line_of(cells: &[&str], number: u64) -> Result<Line, Unreadable> {
     })
 }
 
+/// Remembers the last byte that was read.
+struct Tail<R> {
+    input: R,
+    last: Rc<Cell<Option<u8>>>,
+}
+
+impl<R: Read> Read for Tail<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.input.read(into)?;
+        if let Some(byte) = into[..count].last() {
+            self.last.set(Some(*byte));
+        }
+        Ok(count)
+    }
+}
+
 /// Reads lines.
 pub fn read(input: impl Read) -> impl Iterator<Item = Result<Line, Unreadable>> {
+    let last = Rc::new(Cell::new(None));
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
-        .from_reader(input);
+        .from_reader(Tail {
+            input,
+            last: last.clone(),
+        });
     let mut first = true;
     let mut number = 0;
     std::iter::from_fn(move || {
@@ -132,6 +154,11 @@ pub fn read(input: impl Read) -> impl Iterator<Item = Result<Line, Unreadable>> 
         loop {
             let at = number + u64::from(!first);
             match reader.read_record(&mut record) {
+                // To a reader of CSV the end of a file ends a line as well.
+                Ok(false) if last.take().is_some_and(|byte| byte != b'\n') => {
+                    let why = super::CUT_OFF.to_owned();
+                    return Some(Err(Unreadable { line: at, why }));
+                }
                 Ok(false) => return None,
                 Ok(true) if first => {
                     first = false;

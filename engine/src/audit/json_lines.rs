@@ -99,7 +99,9 @@ pub fn read_all(input: impl Read) -> impl Iterator<Item = Result<Line, Unreadabl
             Ok(_) => {}
             Err(error) => return unreadable(error.to_string()),
         }
-        let text = text.strip_suffix(b"\n").unwrap_or(&text);
+        let Some(text) = text.strip_suffix(b"\n") else {
+            return unreadable(super::CUT_OFF.to_owned());
+        };
         match std::str::from_utf8(text) {
             Ok(text) => Some(read(text, number)),
             Err(error) => unreadable(error.to_string()),

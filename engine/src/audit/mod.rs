@@ -33,6 +33,9 @@ pub const CHECKPOINT_LINES: u64 = 1_000;
 /// What stands for the digest of the line before the first.
 pub const GENESIS: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
+/// What is wrong with a line that does not end.
+const CUT_OFF: &str = "its end is missing: the file was cut off within it";
+
 const LINE_DOMAIN: &str = "orchestrion.audit.line.v1";
 const PAYLOAD_DOMAIN: &str = "orchestrion.audit.payload.v1";
 

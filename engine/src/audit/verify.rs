@@ -78,15 +78,20 @@ pub enum Tampered {
         line: u64,
     },
     /// The end is missing.
-    #[error(
-        "the end is missing: the export was cut off behind line {lines} (signed up to line {signed})"
-    )]
+    #[error("the end is missing: the export was cut off behind line {lines} ({})", up_to(*.signed))]
     Truncated {
         /// Lines there are.
         lines: u64,
         /// The last line that a signature covers.
         signed: u64,
     },
+}
+
+fn up_to(signed: u64) -> String {
+    match signed {
+        0 => "none of it is signed".to_owned(),
+        line => format!("signed up to line {line}"),
+    }
 }
 
 /// What was found in an export that is whole.
@@ -370,6 +375,32 @@ pub(super) mod tests {
                     line.number = index as u64 + 1;
                 }
                 assert!(check(&swapped).is_err(), "{at} and {other}, renumbered");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_lacks_a_single_byte_at_its_end_is_cut_off() {
+        let lines = export(key(), 3, true);
+        let mut json = Vec::new();
+        let mut table = Vec::new();
+        let mut csv = super::super::delimited::Writer::new(&mut table).unwrap();
+        for line in &lines {
+            json.extend(super::super::json_lines::write(line).bytes());
+            json.push(b'\n');
+            csv.write(line).unwrap();
+        }
+        csv.finish().unwrap();
+        for whole in [json, table] {
+            let read = |bytes: &[u8]| {
+                let lines = super::super::read(bytes)
+                    .map_err(|_| ())
+                    .map(Vec::from_iter);
+                lines.map(|lines| verify(lines.into_iter(), None).is_ok())
+            };
+            assert_eq!(read(&whole), Ok(true));
+            for length in 0..whole.len() {
+                assert_ne!(read(&whole[..length]), Ok(true), "cut to {length} bytes");
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `orchestrion audit`: exports of what happened, and whether one is whole and unchanged. Only `export` and `key` ask a server.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use reqwest::header::HeaderMap;
 use serde_json::json;
 
 use super::error::CliError;
-use super::render::Tone;
+use super::render::{Tone, count};
 use super::{Session, show, show_json};
 use crate::audit::sign::PublicKey;
 use crate::audit::verify::Verifier;
@@ -191,12 +192,12 @@ fn verify(session: &Session, args: &VerifyArgs) -> Result<(), CliError> {
         }));
     }
     let mut text = format!(
-        "{} {file} is whole and unchanged: {} lines, {} records ({} without payload), {} signatures\n  signed by key {}\n",
+        "{} {file} is whole and unchanged: {} lines, {} ({} without payload), {}\n  signed by key {}\n",
         session.look.paint(Tone::Good, "●"),
         verified.lines,
-        verified.content,
+        count(verified.content, "record"),
         verified.redacted,
-        verified.signatures,
+        count(verified.signatures, "signature"),
         verified.key
     );
     if !pinned {
@@ -212,19 +213,23 @@ fn redact(session: &Session, args: &RedactArgs) -> Result<(), CliError> {
     let mut sink = Sink::new(args.format, draft.writer()?).map_err(|e| draft.failed(&e))?;
     let mut verifier = Verifier::new(None);
     let mut redacted = 0;
+    let mut unknown: BTreeSet<&String> = args.execution.iter().collect();
     for line in open(&args.file)? {
         let line = line.map_err(|e| CliError::Failed(e.to_string()))?;
         // What is redacted must be worth keeping.
         verifier
             .take(&line)
             .map_err(|e| CliError::Failed(e.to_string()))?;
-        let wanted = args.execution.is_empty()
-            || line
-                .execution
-                .as_ref()
-                .is_some_and(|id| args.execution.contains(id));
+        let wanted = match &line.execution {
+            _ if args.execution.is_empty() => true,
+            Some(id) => {
+                unknown.remove(id);
+                args.execution.contains(id)
+            }
+            None => false,
+        };
         let line = if wanted && line.kind.is_content() {
-            redacted += 1;
+            redacted += u64::from(line.payload.is_some());
             line.redacted()
         } else {
             line
@@ -234,6 +239,13 @@ fn redact(session: &Session, args: &RedactArgs) -> Result<(), CliError> {
     verifier
         .finish()
         .map_err(|e| CliError::Failed(e.to_string()))?;
+    // Whoever must take something out has to know that it was not there under this id.
+    if let Some(id) = unknown.first() {
+        return Err(CliError::Failed(format!(
+            "{} holds no records of {id}: nothing was written; check the id, or leave --execution out for all of them",
+            args.file.display()
+        )));
+    }
     sink.finish().map_err(|e| draft.failed(&e))?;
     draft.keep()?;
     if session.json {
@@ -242,8 +254,9 @@ fn redact(session: &Session, args: &RedactArgs) -> Result<(), CliError> {
         );
     }
     show(&format!(
-        "{}: {redacted} payloads taken out; it still verifies\n",
-        args.output.display()
+        "{}: {} taken out; it still verifies\n",
+        args.output.display(),
+        count(redacted, "payload")
     ))
 }
 

@@ -204,6 +204,7 @@ async fn list(
 ) -> Result<(), CliError> {
     let answer = target.client.get(&["compensation-failures"], &[]).await?;
     let all: Vec<Value> = client::read::<Option<Vec<Value>>>(&answer)?.unwrap_or_default();
+    let total = all.len();
     let mut kept = Vec::new();
     for value in all {
         let record: Record = client::read(&value)?;
@@ -216,10 +217,13 @@ async fn list(
         return show_json(&Value::Array(values));
     }
     if kept.is_empty() {
-        return show(&format!(
-            "No such compensation failures of {}. All there are:  orchestrion comp-fail ls --all\n",
-            target.name
-        ));
+        return show(&match total {
+            0 => format!("Nothing of {} could not be undone\n", target.name),
+            _ => format!(
+                "No such compensation failures of {}, of {total} in all:  orchestrion comp-fail ls --all\n",
+                target.name
+            ),
+        });
     }
     let records: Vec<Record> = kept.into_iter().map(|(_, record)| record).collect();
     show(&format!(

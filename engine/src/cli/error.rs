@@ -71,7 +71,7 @@ Exit codes:
   4  the followed orchestration failed
   5  the followed orchestration was aborted
   6  the followed action cannot be done with the services there are (not actionable)
-Codes 4 to 6 come from `verify run --follow` alone.";
+Codes 4 to 6 come from --follow of `verify run` and `fork` alone.";
 
 impl CliError {
     /// Whether there is nothing to tell, or nobody to tell it to.
@@ -134,6 +134,13 @@ fn refused(status: u16, refusal: &Refusal) -> String {
 
 /// A server speaks of routes; whoever reads this has commands.
 fn as_commands(said: &str) -> String {
+    const ONE: &str = "look at GET /compensation-failures/";
+    if let Some((before, id)) = said.split_once(ONE) {
+        return format!("{before}look at it with `orchestrion comp-fail inspect {id}`");
+    }
+    if let Some((before, after)) = said.split_once("say force=true") {
+        return format!("{before}say --force{after}");
+    }
     const LIST: &str = "list what there is with GET ";
     let Some((before, route)) = said.split_once(LIST) else {
         return said.to_owned();
@@ -187,6 +194,14 @@ mod tests {
             (
                 "unknown x: list what there is with GET /else",
                 "unknown x: list what there is with GET /else",
+            ),
+            (
+                "it runs already: look at GET /compensation-failures/c_1",
+                "it runs already: look at it with `orchestrion comp-fail inspect c_1`",
+            ),
+            (
+                "in use: stop it first, or say force=true to delete it all the same",
+                "in use: stop it first, or say --force to delete it all the same",
             ),
             ("no", "no"),
         ] {

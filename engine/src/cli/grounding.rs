@@ -98,8 +98,9 @@ pub async fn run(session: &Session, command: GroundingCommand) -> Result<(), Cli
         }
         GroundingCommand::Rm { name, all: _ } => {
             let target = session.target().await?;
+            // orra's route does not say that there was none of that name, ours does.
             let segments: Vec<&str> = match &name {
-                Some(name) => vec!["groundings", name],
+                Some(name) => vec!["v1", "groundings", name],
                 None => vec!["groundings"],
             };
             target.client.delete(&segments, &[]).await?;

@@ -166,13 +166,14 @@ fn line(look: &Look, record: &Record, wide: bool) -> String {
         name if name.starts_with("WorkflowTask") => Tone::Dim,
         _ => Tone::Plain,
     };
-    format!(
-        "{:>4}  {}  {}{}  {summary}\n",
+    let line = format!(
+        "{:>4}  {}  {}{}  {summary}",
         record.sequence,
         look.paint(Tone::Dim, &time),
         look.paint(Tone::Strong, &about),
         look.paint(tone, &record.name),
-    )
+    );
+    format!("{}\n", line.trim_end())
 }
 
 #[cfg(test)]
@@ -192,6 +193,15 @@ mod tests {
         assert_eq!(
             line(&plain(), &record, false),
             "   7  11:55:00.010  task1 (payment) ActivityTaskFailed  of 5 \"card declined\"\n"
+        );
+        let bare = Record {
+            summary: String::new(),
+            step: None,
+            ..record
+        };
+        assert_eq!(
+            line(&plain(), &bare, false),
+            "   7  11:55:00.010  ActivityTaskFailed\n"
         );
     }
 }

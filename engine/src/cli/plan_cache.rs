@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::error::CliError;
-use super::render::{Look, Tone, cut};
+use super::render::{Column, Look, Tone, count, cut};
 use super::{Session, show, show_json};
 
 /// Characters of an action that a line shows.
@@ -37,10 +37,11 @@ pub async fn run(session: &Session, command: PlanCacheCommand) -> Result<(), Cli
             if session.json {
                 return show_json(&answer);
             }
-            let count = answer["cleared"].as_u64().unwrap_or_default();
+            let cleared = answer["cleared"].as_u64().unwrap_or_default();
             show(&format!(
-                "{} Forgot {count} plans of {}\n",
+                "{} Forgot {} of {}\n",
                 session.look.paint(Tone::Good, "●"),
+                count(cleared, "plan"),
                 target.name
             ))
         }
@@ -55,29 +56,29 @@ fn listing(look: &Look, title: &str, answer: &Value) -> String {
     let Some(plans) = plans else {
         return "No plans are kept yet: those that a model makes are.\n".to_owned();
     };
-    let mut shown = title.to_owned();
-    for plan in plans {
-        let number = |member: &str| plan[member].as_u64().unwrap_or_default();
+    let columns = [
+        Column::text("ACTION"),
+        Column::whole("TASKS"),
+        Column::whole("USES"),
+        Column::whole("TOKENS"),
+        Column::whole("MADE"),
+    ];
+    let rows = plans.iter().map(|plan| {
+        let number = |member: &str| {
+            let number = plan[member].as_u64().unwrap_or_default();
+            (Tone::Plain, number.to_string())
+        };
         let at = plan["createdAt"].as_str().and_then(|at| at.parse().ok());
-        shown.push_str(&format!(
-            "  {}  {}\n",
-            cut(
-                plan["action"].as_str().unwrap_or_default(),
-                ACTION_CHARS_MAX
-            ),
-            look.paint(
-                Tone::Dim,
-                &format!(
-                    "{} tasks, {} uses, {} tokens each, {}",
-                    number("tasks"),
-                    number("hits"),
-                    number("tokens"),
-                    look.age(at)
-                )
-            )
-        ));
-    }
-    shown
+        let action = plan["action"].as_str().unwrap_or_default();
+        vec![
+            (Tone::Plain, cut(action, ACTION_CHARS_MAX)),
+            number("tasks"),
+            number("hits"),
+            number("tokens"),
+            (Tone::Dim, look.age(at)),
+        ]
+    });
+    format!("{title}{}", look.table(&columns, rows.collect()))
 }
 
 #[cfg(test)]
@@ -94,9 +95,11 @@ mod tests {
         assert!(listed(json!({"off": false, "plans": []})).contains("No plans"));
         let one =
             listed(json!({"plans": [{"action": "greet", "tasks": 1, "hits": 3, "tokens": 165}]}));
-        assert!(
-            one.starts_with("  greet  1 tasks, 3 uses, 165 tokens each, "),
-            "{one}"
-        );
+        let lines: Vec<Vec<&str>> = one
+            .lines()
+            .map(|l| l.split_whitespace().collect())
+            .collect();
+        assert_eq!(lines[0], ["ACTION", "TASKS", "USES", "TOKENS", "MADE"]);
+        assert_eq!(lines[1], ["greet", "1", "3", "165", "─"]);
     }
 }

@@ -8,7 +8,7 @@ use super::wire::{CompensationSummary, Listed, Orchestrations};
 use super::{Session, client, show, show_json};
 
 /// How much of an action is shown without `--wide`, at most and at least.
-const ACTION_LENGTH: std::ops::RangeInclusive<usize> = 14..=48;
+const ACTION_LENGTH: std::ops::RangeInclusive<u16> = 14..=48;
 /// How much of an error is shown.
 const ERROR_LENGTH: usize = 200;
 
@@ -60,7 +60,7 @@ fn listing(look: &Look, all: &Orchestrations, wide: bool) -> String {
     }
     let mut columns = vec![
         Column::whole("ID"),
-        Column::text("ACTION"),
+        Column::at_least("ACTION", *ACTION_LENGTH.start()),
         Column::whole("STATUS"),
         Column::whole("REVERTS"),
         Column::whole("CREATED"),
@@ -68,9 +68,10 @@ fn listing(look: &Look, all: &Orchestrations, wide: bool) -> String {
     if wide {
         columns.push(Column::text("ERROR"));
     } else {
-        let length = look
-            .room(&columns, &rows, ACTION)
-            .clamp(*ACTION_LENGTH.start(), *ACTION_LENGTH.end());
+        let length = look.room(&columns, &rows, ACTION).clamp(
+            (*ACTION_LENGTH.start()).into(),
+            (*ACTION_LENGTH.end()).into(),
+        );
         for row in &mut rows {
             row[ACTION].1 = cut(&row[ACTION].1, length);
         }
@@ -214,6 +215,24 @@ mod tests {
             text.lines().all(|line| line.chars().count() < 100),
             "{text}"
         );
+    }
+
+    #[test]
+    fn eighty_columns_take_a_table_and_a_list_is_not_cut_like_one() {
+        let screen = |width| crate::cli::render::Look {
+            width: Some(width),
+            ..plain()
+        };
+        let table = listing(&screen(80), &sample(), false);
+        assert_eq!(table.lines().count(), 6, "{table}");
+        assert!(table.lines().all(|l| l.chars().count() <= 80), "{table}");
+        let list = listing(&screen(70), &sample(), false);
+        assert!(list.lines().count() > 6, "{list}");
+        assert!(
+            list.contains("Check whether the product is there, charge the…"),
+            "{list}"
+        );
+        assert!(list.lines().all(|l| l.chars().count() <= 70), "{list}");
     }
 
     #[test]

@@ -114,6 +114,11 @@ impl Look {
         }
     }
 
+    /// Date and time of day, of something to come.
+    pub fn instant(&self, at: Option<Timestamp>) -> String {
+        self.format(at, "%Y-%m-%d %H:%M:%S", "now")
+    }
+
     fn format(&self, at: Option<Timestamp>, format: &str, absent: &str) -> String {
         match at {
             Some(at) => at.to_zoned(self.zone.clone()).strftime(format).to_string(),
@@ -121,7 +126,7 @@ impl Look {
         }
     }
 
-    /// How wide the text of one column may be for each row to fit on one line of the screen.
+    /// How wide the text of one column may be for each row to fit on one line of the screen, or, where no table fits, for the cell to.
     pub fn room(&self, columns: &[Column], rows: &[Vec<(Tone, String)>], of: usize) -> usize {
         let Some(width) = self.width else {
             return usize::MAX;
@@ -135,7 +140,10 @@ impl Look {
                 cells.max().unwrap_or(0).max(column.title_length()) + 2
             })
             .sum();
-        usize::from(width).saturating_sub(others + 5)
+        if Self::least(columns, rows) > width.into() {
+            return usize::from(width).saturating_sub(Self::cell_indent(columns));
+        }
+        usize::from(width).saturating_sub(others + INDENT + 1)
     }
 
     /// How wide the columns are at least: text broken over lines, everything else whole.
@@ -149,15 +157,21 @@ impl Look {
             };
             width + BETWEEN_COLUMNS
         });
-        INDENT + widths.sum::<usize>()
+        // Nothing is between the last one and the end of the line.
+        INDENT + widths.sum::<usize>() - BETWEEN_COLUMNS
+    }
+
+    /// Where the cells of a list begin, which stands for a table on a screen that none fits on.
+    fn cell_indent(columns: &[Column]) -> usize {
+        let titles = columns.iter().skip(1).map(Column::title_length);
+        2 * INDENT + titles.max().unwrap_or(0) + BETWEEN_COLUMNS
     }
 
     /// What a table shows, a line for each cell: for screens that no table fits on.
     fn cards(&self, columns: &[Column], rows: &[Vec<(Tone, String)>], width: usize) -> String {
         let titles = columns.iter().skip(1).map(Column::title_length);
         let title = titles.max().unwrap_or(0);
-        let indent = 2 * INDENT + title + BETWEEN_COLUMNS;
-        let room = width.saturating_sub(indent).max(1);
+        let room = width.saturating_sub(Self::cell_indent(columns)).max(1);
         let mut text = String::new();
         for row in rows {
             let mut cells = columns.iter().zip(row);
@@ -231,12 +245,16 @@ impl Look {
         }
         for (index, column) in columns.iter().enumerate() {
             if let Some(shown) = table.column_mut(index) {
-                shown.set_padding((if index == 0 { 2 } else { 0 }, 2));
+                let is_last = index + 1 == columns.len();
+                let behind = if is_last { 0 } else { BETWEEN_COLUMNS };
+                let before = if index == 0 { INDENT } else { 0 };
+                let padding = [before, behind].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
+                shown.set_padding(padding.into());
                 match column.fit {
                     Fit::Whole => shown.set_constraint(ColumnConstraint::ContentWidth),
                     Fit::Wrap { least } => {
                         // The padding counts here.
-                        let least = longest[index].min(least.into()) + BETWEEN_COLUMNS;
+                        let least = longest[index].min(least.into()) + behind;
                         let least = u16::try_from(least).unwrap_or(u16::MAX);
                         shown.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(
                             if self.width.is_some() { least } else { 0 },
@@ -277,6 +295,14 @@ impl Column {
         Column {
             title,
             fit: Fit::Whole,
+        }
+    }
+
+    /// Broken over lines where the screen is narrow, but never narrower than this.
+    pub const fn at_least(title: &'static str, least: u16) -> Column {
+        Column {
+            title,
+            fit: Fit::Wrap { least },
         }
     }
 
@@ -390,6 +416,12 @@ pub fn cut(text: &str, most: usize) -> String {
     short.truncate(short.trim_end().len());
     short.push('…');
     short
+}
+
+/// So many of something: `1 plan`, `2 plans`.
+pub fn count(number: u64, of: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {of}{plural}")
 }
 
 /// The text of an error as the wire has it: a string, or `{id,producer,error}`.
@@ -626,10 +658,9 @@ pub mod tests {
         };
         assert_eq!(
             narrow.table(&columns, rows),
-            "  ID                        ACTION             CREATED\n  \
-             o_2yQ8kZpWn5VtRbXcDfGhJk  ship the order to  just now\n\
-             \u{20}                           the customer in\n\
-             \u{20}                           Berlin\n"
+            "  ID                        ACTION                  CREATED\n  \
+             o_2yQ8kZpWn5VtRbXcDfGhJk  ship the order to the   just now\n\
+             \u{20}                           customer in Berlin\n"
         );
     }
 }

@@ -77,6 +77,13 @@ impl List {
         }
     }
 
+    fn about(self) -> &'static str {
+        match self {
+            Self::Results => "results",
+            Self::CompensationFailures => "compensation failures",
+        }
+    }
+
     fn told_of(self) -> &'static str {
         match self {
             Self::Results => "Results",
@@ -241,6 +248,7 @@ async fn rotate(
     if session.json {
         return show_json(&answer);
     }
+    let until = text(&answer, "previousSecretUntil").and_then(|until| until.parse().ok());
     show(&format!(
         "{} {id} has a new signing secret, shown this once:  {secret}\n  {}\n",
         session.look.paint(Tone::Good, "●"),
@@ -248,7 +256,7 @@ async fn rotate(
             Tone::Dim,
             &format!(
                 "The one before signs along until {}.",
-                text(&answer, "previousSecretUntil").unwrap_or("now")
+                session.look.instant(until)
             )
         )
     ))
@@ -307,8 +315,9 @@ fn added(look: &Look, list: List, project: &str, url: &str, answer: &Value) -> S
 fn listing(session: &Session, target: &Target, list: List, webhooks: &[Webhook]) -> String {
     if webhooks.is_empty() {
         return format!(
-            "{} has no such webhooks. Add one with:  orchestrion {} add <url>\n",
+            "{} has no webhooks for {}. Add one with:  orchestrion {} add <url>\n",
             target.name,
+            list.about(),
             list.command()
         );
     }

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use super::{Grounding, Hit};
+use super::{Asked, Grounding, Hit};
 use crate::embedding::{Embedder, Vector, lexical};
 use crate::plan::Service;
 use crate::plan::rules::{Offer, Rule};
@@ -89,7 +89,7 @@ impl Matcher {
     pub async fn find(
         &self,
         groundings: &[Arc<Grounding>],
-        action: &str,
+        asked: Asked<'_>,
         services: &[Service],
     ) -> Result<Hit, NoHit> {
         let cases: Vec<(&Arc<Grounding>, usize)> = groundings
@@ -102,15 +102,20 @@ impl Matcher {
             .iter()
             .map(|(grounding, case)| grounding.spec.use_cases[*case].bare_action())
             .collect();
-        let mut texts = vec![action];
+        let without_values = asked.without_values(groundings.iter().map(|one| &**one));
+        let mut texts = vec![asked.action];
+        texts.extend(without_values.as_deref());
+        let ways = texts.len();
         texts.extend(bare.iter().map(String::as_str));
         let embedded = self.embedder.embed(&texts).await;
-        let Some((of_action, of_cases)) = embedded.vectors.split_first() else {
+        let Some((of_asked, of_cases)) = embedded.vectors.split_at_checked(ways) else {
             return Err(NoHit::Unavailable("there are no vectors".to_owned()));
         };
+        let of_action = &of_asked[0];
         let mut best: Option<(f64, usize)> = None;
         for (at, vector) in of_cases.iter().enumerate() {
-            let score = of_action.likeness(vector).unwrap_or(0.0).min(1.0);
+            let scores = of_asked.iter().filter_map(|asked| asked.likeness(vector));
+            let score = scores.fold(0.0, f64::max).min(1.0);
             if best.is_none_or(|(most, _)| score > most) {
                 best = Some((score, at));
             }

@@ -12,12 +12,14 @@
 //!
 //! Invariant: what is kept has been checked by [`Grounding::new`]; a rule that is not understood is never kept.
 
+mod asked;
 mod hit;
 mod matching;
 mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use self::asked::Asked;
 pub use self::hit::{Applied, Hit};
 pub use self::matching::{Matcher, NoHit, Thresholds};
 pub use self::spec::{Fault, Grounding, Spec, UseCase};

@@ -72,9 +72,14 @@ impl UseCase {
 
     /// The action with the example values in place.
     pub fn example(&self) -> String {
-        let mut text = self.action.clone();
-        for (name, value) in &self.params {
-            text = text.replace(&format!("{{{name}}}"), value);
+        let mut pieces = self.action.split('{');
+        let mut text = pieces.next().unwrap_or_default().to_owned();
+        for piece in pieces {
+            let named = piece.split_once('}');
+            match named.and_then(|(name, after)| Some((self.params.get(name.trim())?, after))) {
+                Some((value, after)) => text.extend([value.as_str(), after]),
+                None => text.extend(["{", piece]),
+            }
         }
         text
     }
@@ -111,6 +116,11 @@ pub struct Fault {
 }
 
 impl Grounding {
+    /// The lines that every plan is checked against.
+    pub fn enforced(&self) -> impl Iterator<Item = &str> {
+        self.rules.rules.iter().map(|line| line.text.as_str())
+    }
+
     /// Checks a spec.
     pub fn new(spec: Spec, applied_at: Timestamp, revision: i64) -> Result<Self, Fault> {
         check_name("name", &spec.name)?;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::embedding::Embedder;
-use crate::plan::Service;
+use crate::plan::{Parameter, Service};
 use orchestrion_history::ids::Timestamp;
 
 fn case(action: &str, params: &[(&str, &str)], capabilities: &[&str]) -> UseCase {
@@ -41,6 +41,10 @@ fn spec() -> Spec {
         ],
         constraints: vec!["be kind".to_owned(), "rule: check before refund".to_owned()],
     }
+}
+
+fn asked(action: &str) -> Asked<'_> {
+    Asked { action, data: &[] }
 }
 
 fn grounding(spec: Spec) -> Arc<Grounding> {
@@ -133,6 +137,12 @@ fn a_use_case_reads_bare_and_as_an_example() {
     let case = case("Ship {what} to {where", &[("what", "a lamp")], &["x"]);
     assert_eq!(case.bare_action(), "Ship  to where");
     assert_eq!(case.example(), "Ship a lamp to {where");
+    let spaced = super::tests::case("Ship { what }, {what}", &[("what", "{what}")], &["x"]);
+    assert_eq!(
+        spaced.example(),
+        "Ship {what}, {what}",
+        "values are not read"
+    );
 }
 
 #[test]
@@ -160,7 +170,7 @@ async fn an_action_is_found_by_its_words() {
     let hit = matcher
         .find(
             &groundings,
-            "Please process the refund for order ORD9",
+            asked("Please process the refund for order ORD9"),
             &services,
         )
         .await
@@ -184,7 +194,7 @@ async fn an_action_is_found_by_its_words() {
     );
 
     let hit = matcher
-        .find(&groundings, "close support ticket T-7", &services)
+        .find(&groundings, asked("close support ticket T-7"), &services)
         .await
         .unwrap();
     assert_eq!(
@@ -193,7 +203,7 @@ async fn an_action_is_found_by_its_words() {
     );
 
     let refused = matcher
-        .find(&groundings, "Delete every order", &services)
+        .find(&groundings, asked("Delete every order"), &services)
         .await
         .unwrap_err();
     assert!(matches!(refused, NoHit::NoMatch { .. }), "{refused}");
@@ -203,6 +213,60 @@ async fn an_action_is_found_by_its_words() {
             .contains("Process a refund for order {orderId}"),
         "{refused}"
     );
+}
+
+#[tokio::test]
+async fn values_that_are_written_out_do_not_hide_the_use_case() {
+    let mut spec = spec();
+    spec.use_cases = vec![case(
+        "Tell {customer} that the order is late",
+        &[("customer", "Ada Lovelace of London")],
+        &["mail"],
+    )];
+    let example = spec.use_cases[0].example();
+    let groundings = [grounding(spec)];
+    let matcher = Matcher::default();
+    let sent = |field: &str, value: &str| Parameter {
+        field: field.to_owned(),
+        value: value.into(),
+    };
+    let found = async |action: &str, data: &[Parameter]| {
+        let asked = Asked { action, data };
+        matcher.find(&groundings, asked, &[]).await
+    };
+    let hit = found(&example, &[sent("customer", "Ada Lovelace of London")]).await;
+    assert_eq!(hit.unwrap().score, 1.0, "its own example");
+    let long = "Tell the nice people of Grace Hopper and Sons that the order is late";
+    let name = "the nice people of Grace Hopper and Sons";
+    assert!(found(long, &[sent("customer", name)]).await.is_ok());
+    // Only values of the use cases' parameters are left out: anything else that is said counts.
+    assert!(found(long, &[sent("anybody", name)]).await.is_err());
+    assert!(found(long, &[]).await.is_err());
+    let more = "Tell Ada that the order is late and burn the warehouse down with everything in it";
+    assert!(found(more, &[sent("customer", "Ada")]).await.is_err());
+    // A value that is one of the use case's own words takes nothing away.
+    let own = "Tell order that the order is late";
+    assert!(found(own, &[sent("customer", "order")]).await.is_ok());
+}
+
+#[tokio::test]
+async fn likeness_is_never_told_as_less_than_none() {
+    let groundings = [grounding(spec())];
+    for words in [
+        "Hold seats for the show",
+        "Sell a ticket",
+        "Paint it",
+        "x",
+        "",
+    ] {
+        match Matcher::default()
+            .find(&groundings, asked(words), &[])
+            .await
+        {
+            Err(NoHit::NoMatch { score, .. }) => assert!(score >= 0.0, "{words}: {score}"),
+            other => panic!("{words}: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -219,12 +283,12 @@ async fn an_outage_lets_in_what_words_allow_and_refuses_nothing_for_good() {
     );
     let groundings = [grounding(spec())];
     let hit = matcher
-        .find(&groundings, "Process a refund for order 1", &[])
+        .find(&groundings, asked("Process a refund for order 1"), &[])
         .await
         .unwrap();
     assert_eq!(hit.compared_by, "lexical-1");
     let refused = matcher
-        .find(&groundings, "Give me my money back", &[])
+        .find(&groundings, asked("Give me my money back"), &[])
         .await
         .unwrap_err();
     assert!(matches!(refused, NoHit::Unavailable(_)), "{refused}");

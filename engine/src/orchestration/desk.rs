@@ -14,7 +14,7 @@ use std::sync::Arc;
 use orchestrion_history::ids::Namespace;
 
 use super::submission::{PlanSource, PlanningOutcome, PlanningResult};
-use crate::grounding::{Grounding, Hit, Matcher, NoHit};
+use crate::grounding::{Asked, Grounding, Hit, Matcher, NoHit};
 use crate::plan::{Parameter, Plan, Service, validate_under};
 use crate::plan_cache::{Key, PlanCache, Template};
 use crate::planner::{Answer, Cost, FailedAttempt, PlanError, PlanRequest, Planner};
@@ -49,6 +49,15 @@ pub struct Wanted<'a> {
     pub attempt: u32,
 }
 
+impl<'a> Wanted<'a> {
+    fn asked(&self) -> Asked<'a> {
+        Asked {
+            action: self.action,
+            data: self.data,
+        }
+    }
+}
+
 /// A planning, and what of it is worth keeping.
 #[derive(Debug)]
 pub struct Made {
@@ -80,7 +89,7 @@ impl Desk {
             )));
         }
         let hit = self
-            .hit(&groundings, wanted.action, &services)
+            .hit(&groundings, wanted.asked(), &services)
             .await
             .map_err(unasked)?;
         let digest = Grounding::digest_of_all(groundings.iter().map(|grounding| &**grounding));
@@ -107,7 +116,7 @@ impl Desk {
             )));
         }
         let hit = self
-            .hit(groundings, wanted.action, &services)
+            .hit(groundings, wanted.asked(), &services)
             .await
             .map_err(unasked)?;
         Ok(self.ask(wanted, None, hit, &services).await?.result)
@@ -117,13 +126,13 @@ impl Desk {
     pub async fn hit(
         &self,
         groundings: &[Arc<Grounding>],
-        action: &str,
+        asked: Asked<'_>,
         services: &[Service],
     ) -> Result<Option<Hit>, PlanError> {
         if groundings.is_empty() {
             return Ok(None);
         }
-        let found = self.matcher.find(groundings, action, services).await;
+        let found = self.matcher.find(groundings, asked, services).await;
         let outcome = match &found {
             Ok(_) => "hit",
             Err(NoHit::NoMatch { .. }) => "no_match",

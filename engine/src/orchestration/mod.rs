@@ -12,6 +12,7 @@
 //! Invariant: effects come from live turns only; a replay sends nothing a second time.
 
 pub mod desk;
+pub mod dry_run;
 pub mod effect;
 pub mod interpreter;
 pub mod planning;

@@ -66,7 +66,7 @@ pub enum Reason {
     },
     /// A service that is not registered.
     #[error(
-        "`{task}` names the service `{service}`, which is not registered: use the id of one that is"
+        "`{task}` names the service `{service}`, which is not registered: use the id or the name of one that is"
     )]
     UnknownService {
         /// The task.

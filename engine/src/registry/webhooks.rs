@@ -66,6 +66,8 @@ pub struct CreatedWebhook {
     pub url: String,
     /// What it is told of.
     pub topic: Topic,
+    /// When it was added.
+    pub created_at: Timestamp,
     /// Signs its deliveries.
     pub secret: WebhookSecret,
 }
@@ -231,6 +233,7 @@ impl Registrar {
             id: webhook.id.clone(),
             url: webhook.url.clone(),
             topic,
+            created_at: webhook.created_at,
             secret: webhook.secret.clone(),
         };
         let act = Act::new(What::WebhookAdded, webhook.id.clone())

@@ -8,10 +8,8 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use futures_util::{StreamExt, stream};
 use orchestrion_history::ids::{Namespace, Timestamp};
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::auth::{Authenticated, Caller};
@@ -20,13 +18,8 @@ use super::error::{ApiError, Kind, code};
 use super::json::{BadJson, Members};
 use super::{Api, no_content, respond};
 use crate::grounding::{Fault, Grounding, Spec, UseCase};
-use crate::orchestration::desk::Wanted;
-use crate::orchestration::submission::{PlanningOutcome, PlanningResult};
+use crate::orchestration::dry_run::{Outcome, TriedCase};
 use crate::plan::{Parameter, Plan};
-use crate::planner::FailedAttempt;
-
-/// Use cases that are tried out at once.
-const TRIED_AT_ONCE: usize = 4;
 
 /// A grounding as orra's clients read it.
 #[derive(Serialize)]
@@ -50,15 +43,10 @@ impl<'a> GroundingJson<'a> {
             project_id: project.as_str(),
             spec: &grounding.spec,
             digest: &grounding.digest,
-            enforced: enforced(grounding),
+            enforced: grounding.enforced().collect(),
             not_enforced: &grounding.rules.told,
         }
     }
-}
-
-fn enforced(grounding: &Grounding) -> Vec<&str> {
-    let lines = grounding.rules.rules.iter();
-    lines.map(|line| line.text.as_str()).collect()
 }
 
 /// `POST /groundings`
@@ -167,113 +155,41 @@ pub async fn test(
 ) -> Result<Response, ApiError> {
     let grounding = Grounding::new(parse(body.as_str())?, Timestamp::ZERO, 0)?;
     let grounding = Arc::new(grounding);
-    let mut tried = Vec::new();
-    for case in &grounding.spec.use_cases {
-        tried.push(try_out(&api, &project, &grounding, case));
-    }
-    let cases: Vec<_> = stream::iter(tried).buffered(TRIED_AT_ONCE).collect().await;
+    let attempts = api.settings.planning.attempts;
+    let tried = api.desk.dry_run_cases(&project, &grounding, attempts).await;
+    let cases: Vec<_> = tried.into_iter().map(CaseJson::of).collect();
     let tested = TestedJson {
         name: &grounding.spec.name,
         version: &grounding.spec.version,
         digest: &grounding.digest,
-        enforced: enforced(&grounding),
+        enforced: grounding.enforced().collect(),
         not_enforced: &grounding.rules.told,
-        warnings: warnings(&api, &project, &grounding),
+        warnings: api.desk.doubts(&project, &grounding),
         passed: cases.iter().all(|case| case.outcome == "planned"),
         cases,
     };
     Ok(respond(StatusCode::OK, &tested))
 }
 
-/// Plans one use case with its example values, as often as a submission would.
-async fn try_out(
-    api: &Api,
-    project: &Namespace,
-    grounding: &Arc<Grounding>,
-    case: &UseCase,
-) -> CaseJson {
-    let action = case.example();
-    let data: Vec<_> = case
-        .params
-        .iter()
-        .map(|(name, value)| Parameter {
-            field: name.clone(),
-            value: Value::from(value.as_str()),
-        })
-        .collect();
-    let mut feedback: Option<String> = None;
-    let (mut prompt_tokens, mut completion_tokens) = (0, 0);
-    let mut attempt = 1;
-    let (outcome, reason, plan, model) = loop {
-        let wanted = Wanted {
-            action: &action,
-            data: &data,
-            feedback: feedback.as_deref(),
-            attempt,
+impl CaseJson {
+    fn of(case: TriedCase) -> Self {
+        let (outcome, reason, plan) = match case.tried.outcome {
+            Outcome::Planned(plan) => ("planned", None, Some(plan)),
+            Outcome::NotActionable(reason) => ("not actionable", Some(reason), None),
+            Outcome::Failed(error) => ("failed", Some(error.to_string()), None),
         };
-        match api
-            .desk
-            .try_out(project, std::slice::from_ref(grounding), wanted)
-            .await
-        {
-            Ok(result) => {
-                prompt_tokens += result.prompt_tokens;
-                completion_tokens += result.completion_tokens;
-                let PlanningResult {
-                    outcome,
-                    reason,
-                    plan,
-                    model,
-                    ..
-                } = result;
-                let outcome = match outcome {
-                    PlanningOutcome::Planned => "planned",
-                    PlanningOutcome::NotActionable => "not actionable",
-                };
-                break (outcome, reason, plan, model);
-            }
-            Err(FailedAttempt { error, cost }) => {
-                prompt_tokens += cost.prompt_tokens;
-                completion_tokens += cost.completion_tokens;
-                if attempt >= api.settings.planning.attempts || !error.is_retryable() {
-                    break ("failed", Some(error.to_string()), None, cost.model);
-                }
-                feedback = error.feedback();
-                attempt += 1;
-            }
-        }
-    };
-    CaseJson {
-        action,
-        data,
-        outcome,
-        reason,
-        plan,
-        model,
-        tries: attempt,
-        prompt_tokens,
-        completion_tokens,
-    }
-}
-
-/// Rules that stand for no registered service.
-fn warnings(api: &Api, project: &Namespace, grounding: &Grounding) -> Vec<String> {
-    let services = api.registrar.registry().services(project);
-    let mut warnings = Vec::new();
-    for line in &grounding.rules.rules {
-        for patterns in line.rule.patterns() {
-            if !services
-                .iter()
-                .any(|service| patterns.fit(&service.name, &service.id))
-            {
-                warnings.push(format!(
-                    "the rule {:?} names {patterns}, and no registered service is called that",
-                    line.text
-                ));
-            }
+        Self {
+            action: case.action,
+            data: case.data,
+            outcome,
+            reason,
+            plan,
+            model: case.tried.model,
+            tries: case.tried.attempts,
+            prompt_tokens: case.tried.prompt_tokens,
+            completion_tokens: case.tried.completion_tokens,
         }
     }
-    warnings
 }
 
 fn parse(body: &str) -> Result<Spec, ApiError> {

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::error::{ApiError, Kind, code};
 use super::json::{BadJson, Members};
 use crate::config::duration;
+use crate::grounding::Asked;
 use crate::orchestration::{Action, Options};
 use crate::plan::Parameter;
 use crate::registry::ids::{digest, hex};
@@ -45,6 +46,16 @@ pub struct Request {
     pub grace_period: Option<Duration>,
     /// The same for the same submission, whatever its spacing.
     pub digest: String,
+}
+
+impl Request {
+    /// What groundings judge.
+    pub fn asked(&self) -> Asked<'_> {
+        Asked {
+            action: &self.action.content,
+            data: self.data.as_deref().unwrap_or_default(),
+        }
+    }
 }
 
 /// Reads a submission; what it does not set is as in `defaults`.

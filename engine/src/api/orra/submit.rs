@@ -34,7 +34,7 @@ use super::{Api, respond};
 use crate::acts::Actor;
 use crate::config::duration;
 use crate::engine::handle::{CallError, Target};
-use crate::grounding::{Applied, Hit, UseCase};
+use crate::grounding::{Applied, Asked, Hit, UseCase};
 use crate::orchestration::effect::rfc3339;
 use crate::orchestration::submission::{Rules, json_payload, json_payloads};
 use crate::orchestration::view::View;
@@ -108,7 +108,7 @@ pub(crate) async fn take(
     // A repeat is not judged again: services may have changed since.
     let own = request.plan.as_ref().filter(|_| !started_before);
     let hit = match own {
-        Some(_) => own_hit(api, project, &request.action.content, &services).await?,
+        Some(_) => own_hit(api, project, request.asked(), &services).await?,
         None => None,
     };
     let data = request.data.as_deref().unwrap_or_default();
@@ -182,11 +182,11 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Api
 pub(crate) async fn own_hit(
     api: &Api,
     project: &Namespace,
-    action: &str,
+    asked: Asked<'_>,
     services: &[Service],
 ) -> Result<Option<Hit>, ApiError> {
     let groundings = api.registrar.registry().groundings(project);
-    let hit = api.desk.hit(&groundings, action, services).await;
+    let hit = api.desk.hit(&groundings, asked, services).await;
     hit.map_err(|error| {
         let kind = match &error {
             PlanError::Unavailable(_) => Kind::Unavailable,

@@ -29,6 +29,7 @@ use super::submit::PlanView;
 use crate::api::orra::Api;
 use crate::api::orra::submission;
 use crate::api::orra::submit::{idempotency_key, own_hit, own_plan, start_of, view_of};
+use crate::grounding::Asked;
 use crate::orchestration::Submission;
 use crate::orchestration::submission::{Origin, Rules, TakenOver, json_payloads};
 use crate::orchestration::view::{TaskInspection, View};
@@ -121,7 +122,11 @@ pub async fn fork(
     let services = api.registrar.registry().services(&project);
     let (draft, data) = changed(plan, &original.data, &fork);
     // The rules that hold now: a fork is no way around them.
-    let hit = own_hit(&api, &project, &original.action.content, &services).await?;
+    let asked = Asked {
+        action: &original.action.content,
+        data: &original.data,
+    };
+    let hit = own_hit(&api, &project, asked, &services).await?;
     let plan = own_plan(&draft, &services, &data, hit.as_ref())?;
     let taken_over = taken_over(&plan, &tasks, &fork.from);
     let given = json!({"fork": fork, "of": run}).to_string();

@@ -63,13 +63,12 @@ pub struct UseCaseView {
 impl GroundingView {
     fn of(grounding: &Grounding) -> Self {
         let spec = &grounding.spec;
-        let rules = grounding.rules.rules.iter();
         Self {
             name: spec.name.clone(),
             domain: spec.domain.clone(),
             version: spec.version.clone(),
             use_cases: spec.use_cases.iter().map(UseCaseView::of).collect(),
-            enforced: rules.map(|line| line.text.clone()).collect(),
+            enforced: grounding.enforced().map(str::to_owned).collect(),
             not_enforced: grounding.rules.told.clone(),
             digest: grounding.digest.clone(),
             revision: grounding.revision,

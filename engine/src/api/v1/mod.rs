@@ -11,6 +11,7 @@
 //! | `/v1/services…`, `/v1/keys…`, `/v1/webhooks…`        | `project.rs`   |
 //! | `GET /v1/webhooks/{id}/deliveries`                   | `deliveries.rs` |
 //! | `/v1/groundings…`                                    | `groundings.rs` |
+//! | `POST /v1/grounding-tests`                           | `grounding_tests.rs` |
 //! | `/v1/plan-cache`                                     | `plan_cache.rs` |
 //! | `/v1/compensation-failures…`                         | `compensations.rs` |
 //! | `GET /v1/audit`, `GET /v1/audit/key`                 | `audit.rs`     |
@@ -24,6 +25,7 @@ mod deliveries;
 mod estimate;
 mod events;
 mod fork;
+mod grounding_tests;
 mod groundings;
 mod input;
 mod listing;
@@ -81,6 +83,7 @@ fn documented() -> OpenApiRouter<Api> {
         .routes(routes!(deliveries::deliveries))
         .routes(routes!(groundings::groundings, groundings::apply_grounding).layer(large()))
         .routes(routes!(groundings::remove_grounding))
+        .routes(routes!(grounding_tests::test_grounding).layer(large()))
         .routes(routes!(plan_cache::kept_plans, plan_cache::clear))
         .routes(routes!(compensations::list))
         .routes(routes!(compensations::show))

@@ -13,9 +13,9 @@ use super::show::step_views;
 use super::submit::{NewOrchestration, PlanView, parsed};
 use crate::api::orra::Api;
 use crate::api::orra::submit::{own_hit, own_plan};
-use crate::orchestration::desk::Wanted;
+use crate::orchestration::dry_run::Outcome;
 use crate::plan::describe;
-use crate::planner::{FailedAttempt, PlanError};
+use crate::planner::PlanError;
 
 /// What would be done.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,7 +72,7 @@ pub async fn plan(
     };
     let plan = match &request.plan {
         Some(draft) => {
-            let hit = own_hit(&api, &project, &request.action.content, &services).await?;
+            let hit = own_hit(&api, &project, request.asked(), &services).await?;
             own_plan(draft, &services, data, hit.as_ref())?
         }
         None => {
@@ -84,40 +84,25 @@ pub async fn plan(
             }
             planned.planner = api.desk.planner.model().to_owned();
             let groundings = api.registrar.registry().groundings(&project);
-            let mut feedback: Option<String> = None;
-            loop {
-                planned.attempts += 1;
-                let wanted = Wanted {
-                    action: &request.action.content,
-                    data,
-                    feedback: feedback.as_deref(),
-                    attempt: planned.attempts,
-                };
-                match api.desk.try_out(&project, &groundings, wanted).await {
-                    Ok(answer) => {
-                        planned.prompt_tokens += answer.prompt_tokens;
-                        planned.completion_tokens += answer.completion_tokens;
-                        match answer.plan {
-                            Some(plan) => break plan,
-                            None => {
-                                let reason = answer.reason.unwrap_or_default();
-                                return Err(
-                                    Problem::new(Code::NotActionable, reason).param("action")
-                                );
-                            }
-                        }
-                    }
-                    Err(FailedAttempt { error, cost }) => {
-                        planned.prompt_tokens += cost.prompt_tokens;
-                        planned.completion_tokens += cost.completion_tokens;
-                        if !error.is_retryable()
-                            || planned.attempts >= request.options.planning_attempts
-                        {
-                            return Err(failed(&error));
-                        }
-                        feedback = error.feedback();
-                    }
+            let attempts_max = request.options.planning_attempts;
+            let tried = api
+                .desk
+                .dry_run(
+                    &project,
+                    &groundings,
+                    (&request.action.content, data),
+                    attempts_max,
+                )
+                .await;
+            planned.attempts = tried.attempts;
+            planned.prompt_tokens = tried.prompt_tokens;
+            planned.completion_tokens = tried.completion_tokens;
+            match tried.outcome {
+                Outcome::Planned(plan) => plan,
+                Outcome::NotActionable(reason) => {
+                    return Err(Problem::new(Code::NotActionable, reason).param("action"));
                 }
+                Outcome::Failed(error) => return Err(failed(&error)),
             }
         }
     };

@@ -370,7 +370,7 @@ pub struct WebhookView {
     topic: TopicView,
     /// When it was added.
     #[schema(format = DateTime)]
-    created_at: Option<String>,
+    created_at: String,
     /// Signs its deliveries (Standard Webhooks); shown only when it is made.
     #[serde(skip_serializing_if = "Option::is_none")]
     secret: Option<String>,
@@ -421,7 +421,7 @@ pub async fn webhooks(
             id: hook.id.clone(),
             url: hook.url.clone(),
             topic,
-            created_at: Some(rfc3339(hook.created_at)),
+            created_at: rfc3339(hook.created_at),
             secret: None,
         })
     });
@@ -460,7 +460,7 @@ pub async fn add_webhook(
         id: made.id,
         url: made.url,
         topic: new.topic,
-        created_at: None,
+        created_at: rfc3339(made.created_at),
         secret: Some(made.secret.reveal()),
     };
     Ok(respond(StatusCode::CREATED, &body))

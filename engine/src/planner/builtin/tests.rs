@@ -243,6 +243,14 @@ fn what_is_missing_is_pulled_in_or_named() {
     );
     assert_eq!(
         check(
+            "Charge the customer",
+            json!({"customerId": "c", "amount": ["much", "money"]}),
+            &shop()[1..]
+        ),
+        "no: `payment` needs `amount` (number), and what the data has of that name does not fit: [\"much\",\"money\"] (array)"
+    );
+    assert_eq!(
+        check(
             "Echo this",
             json!({"message": "m", "colour": "red"}),
             &echo()

@@ -37,6 +37,8 @@ const CHAIN_MAX: usize = 12;
 const OBJECT_DEPTH_MAX: usize = 3;
 /// How alike two names must be.
 const LIKENESS_MIN: f64 = 0.5;
+/// Characters of a value that a reason shows.
+const SHOWN_CHARS_MAX: usize = 60;
 /// Inputs that take what a person said.
 const SPOKEN: &[&str] = &[
     "action",
@@ -72,6 +74,8 @@ pub(super) struct Gap {
     service: String,
     input: String,
     expected: String,
+    /// What the data has under that very name, and does not fit.
+    given: Option<String>,
     behind: Option<Box<Gap>>,
 }
 
@@ -82,9 +86,13 @@ impl Gap {
             service,
             input,
             expected,
+            given,
             behind,
         } = self;
         let needs = format!("`{service}` needs `{input}` ({expected})");
+        if let Some(given) = given {
+            return format!("{needs}, and what the data has of that name does not fit: {given}");
+        }
         match behind {
             None => format!("{needs}, and neither the data nor another service gives it"),
             Some(gap) => format!(
@@ -93,6 +101,15 @@ impl Gap {
                 gap.describe()
             ),
         }
+    }
+}
+
+/// A value as a sentence shows it.
+fn shortened(value: &Value) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
 }
 
@@ -206,6 +223,7 @@ impl<'a> Wiring<'a> {
             service: self.profiles[slot.service].service.name.clone(),
             input: slot.name.to_owned(),
             expected: slot.schema.any_of().describe(),
+            given: self.misfit(slot),
             behind: None,
         };
         if let Some(value) = slot.schema.keyword("const") {
@@ -253,6 +271,16 @@ impl<'a> Wiring<'a> {
             .iter()
             .find(|parameter| fits(&parameter.field) && self.takes(slot, &parameter.value));
         fitting.map(|parameter| Filling::Parameter(parameter.field.clone()))
+    }
+
+    /// What was sent under the name of an input and cannot be put into it.
+    fn misfit(&self, slot: Slot<'a>) -> Option<String> {
+        let mut named = self.data.iter().filter(|given| given.field == slot.name);
+        let value = &named.next()?.value;
+        if self.takes(slot, value) {
+            return None;
+        }
+        Some(format!("{} ({})", shortened(value), TypeSet::of(value)))
     }
 
     fn takes(&self, slot: Slot<'a>, value: &Value) -> bool {
