@@ -396,7 +396,7 @@ pub(super) mod tests {
                 let lines = super::super::read(bytes)
                     .map_err(|_| ())
                     .map(Vec::from_iter);
-                lines.map(|lines| verify(lines.into_iter(), None).is_ok())
+                lines.map(|lines| verify(lines, None).is_ok())
             };
             assert_eq!(read(&whole), Ok(true));
             for length in 0..whole.len() {
