@@ -461,6 +461,11 @@ async fn a_server_guards_its_network_and_has_an_admin() {
     let projects: Value = serde_json::from_str(&projects.out).unwrap();
     let id = text(&projects[0], "id");
     other.ok(&["projects", "join", &id, "--server", &url]).await;
+    // Its name is taken now: what is said is what it can be used by.
+    let again = ["--json", "projects", "join", &id, "--server", &url];
+    let again = other.ok(&again).await.json();
+    assert_eq!(text(&again, "name"), id);
+    other.ok(&["-p", &id, "ps"]).await;
     let keys = other.ok(&["--json", "api-keys", "ls", "--all"]).await.out;
     assert!(keys.contains("command line"), "{keys}");
     other.ok(&["logout", "--server", &url]).await;

@@ -218,7 +218,7 @@ async fn list(
     }
     if kept.is_empty() {
         return show(&match total {
-            0 => format!("Nothing of {} could not be undone\n", target.name),
+            0 => format!("No compensation failures of {}\n", target.name),
             _ => format!(
                 "No such compensation failures of {}, of {total} in all:  orchestrion comp-fail ls --all\n",
                 target.name

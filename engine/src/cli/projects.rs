@@ -152,7 +152,7 @@ async fn join(
         "" => joined.project.id.clone(),
         name => name.to_owned(),
     });
-    session.file.change(|config| {
+    let name = session.file.change(|config| {
         // The key is made and shown once: it is kept under the id rather than lost.
         let name = match config.projects.contains_key(&name) {
             true => joined.project.id.clone(),
@@ -168,9 +168,9 @@ async fn join(
             },
         );
         if !config.projects.contains_key(&config.current_project) {
-            config.current_project = name;
+            config.current_project = name.clone();
         }
-        Ok(())
+        Ok(name)
     })?;
     if session.json {
         return show_json(&json!({ "name": name, "id": joined.project.id }));
