@@ -94,6 +94,52 @@ async fn the_quick_start_does_what_it_says() {
     assert!(service.is_some() && id.starts_with("o_"));
 }
 
+#[tokio::test]
+async fn the_readme_does_what_it_says() {
+    let text = fs::read_to_string(root().join("README.md")).unwrap();
+    let engine = Engine::start().await;
+    let cli = Cli::fresh(&engine);
+    let here = |line: &str| line.replace("http://localhost:8005", &engine.url());
+    let echo = cli.home().join("echo.py");
+    fs::write(&echo, here(&blocks(&text, "python").join("\n"))).unwrap();
+    let (mut id, mut key, mut running) = (String::new(), String::new(), Vec::new());
+    let commands = blocks(&text, "sh");
+    assert!(commands.len() >= 10, "{commands:?}");
+    for command in commands.iter().filter(|line| !line.starts_with("make ")) {
+        let mut line = here(&command.replace("<id>", &id));
+        if command.starts_with("orchestrion projects add") {
+            line += &format!(" --server {}", engine.url());
+        }
+        if command.contains("service.py") {
+            // It goes on for as long as somebody lets it.
+            assert!(command.ends_with(" &"), "{command}");
+            let project = cli.project_called(&engine, "my-shop").with_key(&key);
+            running.push(Example::start(&project, "service", &["word-counter"]).await);
+            let script = echo.with_extension("");
+            running.push(Example::start(&project, script.to_str().unwrap(), &["echo"]).await);
+            continue;
+        }
+        let line = format!("export ENGINE_KEY={key}; {line}; echo \"key=$ENGINE_KEY\"");
+        let said = cli.shell(&line).await;
+        assert_eq!(said.code, 0, "{command}: {said:#?}");
+        let (out, now) = said.out.rsplit_once("key=").unwrap();
+        now.trim().clone_into(&mut key);
+        if let Some(created) = out.split_whitespace().find(|word| word.starts_with("o_")) {
+            created.clone_into(&mut id);
+        }
+        let expected = match command {
+            command if command.contains("verify run") => r#""words": 6"#,
+            command if command.contains(" ps") => "Completed",
+            command if command.contains("inspect") => "Result",
+            command if command.contains("replay") => "equals the stored one",
+            command if command.contains("curl") => r#""service_name":"echo""#,
+            _ => "",
+        };
+        assert!(out.contains(expected), "{command}: {said:#?}");
+    }
+    assert!(running.len() == 2 && key.starts_with("sk-orra-") && id.starts_with("o_"));
+}
+
 #[test]
 fn every_metric_is_in_the_operators_guide_and_no_other() {
     let mut counted = BTreeSet::new();

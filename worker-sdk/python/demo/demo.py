@@ -82,10 +82,22 @@ def look_back(stage: Stage, order_id: str) -> None:
 def what_next(binary: str) -> None:
     heading("Everything went as it should. What to try next")
     say(
-        f"{binary} dev                       an engine of your own, data in ./.orchestrion",
-        f"{binary} projects add my-project   a project on it, and its key",
+        "An engine of your own, data in ./.orchestrion:",
         "",
-        "Then start a service of your own: worker-sdk/python/demo/inventory.py is a whole one, in 50 lines.",
+        f'  export PATH="{Path(binary).parent}:$PATH"',
+        "  orchestrion dev",
+        "",
+        "In another terminal, from the root of the repository, a project, a key, and a service of 40 lines:",
+        "",
+        f'  export PATH="{Path(binary).parent}:$PATH"',
+        "  orchestrion projects add my-project",
+        "  export ENGINE_KEY=$(orchestrion api-keys gen my-services | grep -o 'sk-.*')",
+        f"  {sys.executable} worker-sdk/python/examples/service.py &",
+        "",
+        "When it says that it is connected, work for it:",
+        "",
+        '  orchestrion verify run "Count the words of the text" -d text:"to be or not to be" --follow',
+        "",
         "A model plans instead of the built-in planner when LLM_MODEL (and LLM_API_KEY, LLM_API_BASE_URL) say which.",
     )
 
