@@ -193,6 +193,15 @@ async fn projects_keys_and_webhooks_are_added_and_listed() {
     cli.ok(&["projects", "use", "second"]).await;
     cli.ok(&["projects", "use", "shop"]).await;
     cli.fails(&["projects", "use", "third"]).await;
+    // The current one can be let go of like any other, and its name is free again.
+    cli.ok(&["projects", "use", "second"]).await;
+    cli.ok(&["projects", "forget", "second"]).await;
+    let said = cli.fails(&["ps"]).await;
+    assert!(said.err.contains("orchestrion projects use"), "{said:?}");
+    assert_eq!(cli.fails(&["projects", "forget", "second"]).await.code, 2);
+    cli.ok(&["projects", "add", "second", "--server", &engine.url()])
+        .await;
+    cli.ok(&["projects", "use", "shop"]).await;
 
     let said = cli.ok(&["api-keys", "gen", "worker"]).await;
     assert!(said.out.contains("sk-orra-v1-"), "{}", said.out);

@@ -220,6 +220,17 @@ impl Config {
             .ok_or_else(|| CliError::Usage(format!("no project is called {name:?}")))
     }
 
+    /// Takes a project out; none is current where it was.
+    pub fn forget(&mut self, name: &str) -> Result<Project, CliError> {
+        self.project(Some(name))?;
+        if self.current_project == name {
+            self.current_project.clear();
+        }
+        self.projects
+            .remove(name)
+            .ok_or_else(|| CliError::Usage(format!("no project is called {name:?}")))
+    }
+
     fn known(&self) -> String {
         if self.projects.is_empty() {
             return "there is none".into();

@@ -138,6 +138,12 @@ fn as_commands(said: &str) -> String {
     if let Some((before, id)) = said.split_once(ONE) {
         return format!("{before}look at it with `orchestrion comp-fail inspect {id}`");
     }
+    if said.starts_with("unknown api key") {
+        return format!(
+            "{said}. The project's key was revoked, or the server has other data than when it was made: \
+             `orchestrion projects forget <name>` lets go of it, `orchestrion projects add <name>` makes it anew"
+        );
+    }
     if let Some((before, after)) = said.split_once("say force=true") {
         return format!("{before}say --force{after}");
     }
@@ -198,6 +204,12 @@ mod tests {
             (
                 "it runs already: look at GET /compensation-failures/c_1",
                 "it runs already: look at it with `orchestrion comp-fail inspect c_1`",
+            ),
+            (
+                "unknown api key (its sha-256 begins with 0a): use a key that this server made",
+                "unknown api key (its sha-256 begins with 0a): use a key that this server made. The project's key was revoked, or the server \
+                 has other data than when it was made: `orchestrion projects forget <name>` lets go of it, `orchestrion projects add <name>` \
+                 makes it anew",
             ),
             (
                 "in use: stop it first, or say force=true to delete it all the same",

@@ -60,6 +60,11 @@ pub enum ProjectsCommand {
         /// Its name
         name: String,
     },
+    /// Forget a project and its keys on this machine; the server keeps it
+    Forget {
+        /// Its name
+        name: String,
+    },
 }
 
 /// What we keep of the answer to `POST /register/project`.
@@ -256,6 +261,18 @@ pub async fn run(session: &Session, command: ProjectsCommand) -> Result<(), CliE
                 show(&format!("The current project is now {name}\n"))
             }
         }
+        ProjectsCommand::Forget { name } => {
+            let gone = session.file.change(|config| config.forget(&name))?;
+            if session.json {
+                return show_json(&json!({ "forgotten": name, "id": gone.id }));
+            }
+            show(&format!(
+                "{} {name} ({}) is forgotten here; {} keeps it\n",
+                session.look.paint(Tone::Good, "●"),
+                gone.id,
+                gone.server_addr
+            ))
+        }
     }
 }
 
@@ -328,8 +345,8 @@ async fn add(
 fn free(config: &Config, name: &str) -> Result<(), CliError> {
     if config.projects.contains_key(name) {
         return Err(CliError::Usage(format!(
-            "this machine knows a project called {name:?} already: choose another name, or make it the current one \
-             with `orchestrion projects use {name}`"
+            "this machine knows a project called {name:?} already: choose another name, make it the current one \
+             with `orchestrion projects use {name}`, or let go of it with `orchestrion projects forget {name}`"
         )));
     }
     Ok(())
