@@ -202,6 +202,9 @@ async fn projects_keys_and_webhooks_are_added_and_listed() {
     cli.ok(&["projects", "add", "second", "--server", &engine.url()])
         .await;
     cli.ok(&["projects", "use", "shop"]).await;
+    // What takes an admin says how a server gets one.
+    let said = cli.fails(&["backup", "--server", &engine.url()]).await;
+    assert!(said.err.contains("start it with --admin-key"), "{said:?}");
 
     let said = cli.ok(&["api-keys", "gen", "worker"]).await;
     assert!(said.out.contains("sk-orra-v1-"), "{}", said.out);
