@@ -204,7 +204,14 @@ async fn projects_keys_and_webhooks_are_added_and_listed() {
     cli.ok(&["projects", "use", "shop"]).await;
     // What takes an admin says how a server gets one.
     let said = cli.fails(&["backup", "--server", &engine.url()]).await;
-    assert!(said.err.contains("start it with --admin-key"), "{said:?}");
+    assert!(said.err.contains("with --admin-key"), "{said:?}");
+    let said = cli
+        .fails(&["dev", "--admin-key", "a-key-of-some-length"])
+        .await;
+    assert!(
+        said.code == 2 && said.err.contains("use `orchestrion server`"),
+        "{said:?}"
+    );
 
     let said = cli.ok(&["api-keys", "gen", "worker"]).await;
     assert!(said.out.contains("sk-orra-v1-"), "{}", said.out);

@@ -29,7 +29,7 @@ pub struct ServeArgs {
     #[arg(id = "config", long = "config", value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// The key that creating projects takes [env: ORCHESTRION_ADMIN_KEY]
+    /// The key that creating projects takes; for `server`, since `dev` is open [env: ORCHESTRION_ADMIN_KEY]
     // Read from the environment with all other settings, not here.
     #[arg(long, value_name = "KEY")]
     pub admin_key: Option<String>,
@@ -41,6 +41,14 @@ pub struct ServeArgs {
 
 /// Runs the engine until it is told to stop.
 pub async fn serve(mode: Mode, args: ServeArgs) -> Result<(), CliError> {
+    // From the environment it may be meant for other commands; said here it is meant, and would not be heard.
+    if mode == Mode::Dev && args.admin_key.is_some() {
+        return Err(CliError::Usage(
+            "`orchestrion dev` is open to whoever is on this machine and takes no --admin-key: use `orchestrion server`, which listens on this \
+             machine alone as well until told otherwise"
+                .into(),
+        ));
+    }
     crate::server::run(mode, args).await.map_err(|error| {
         let text = with_causes(&error);
         match error {

@@ -43,8 +43,8 @@ fn admin(api: &Api, headers: &HeaderMap, Peer(peer): Peer) -> Result<Actor, ApiE
     if api.admission == Admission::Open {
         return Err(ApiError::new(
             Kind::InvalidOperation,
-            "this server has no admin key, which this takes, and lets anybody create projects: start it with --admin-key or \
-             ORCHESTRION_ADMIN_KEY",
+            "this server has no admin key, which this takes, and lets anybody create projects: run `orchestrion server` \
+             with --admin-key or ORCHESTRION_ADMIN_KEY, and without --open",
         ));
     }
     let who = admit(&api.admission, headers)?;
