@@ -21,13 +21,13 @@ use orchestrion_history::store::{Key, KeyRange, Op};
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::common::v1::Memo;
 use orchestrion_proto::v1::{CompensationFailure, RevertRetry};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use crate::acts::{Act, Actor, What};
 use crate::api::work::key;
 use crate::config::Settings;
 use crate::engine::handle::{CallError, Handle, Target};
-use crate::orchestration::revert::{Ended, RevertAgain, Tried};
+use crate::orchestration::revert::{Ended, RevertAgain, Tried, is_undone};
 use crate::orchestration::submission::json_payload;
 use crate::orchestration::{Options, REVERT_WORKFLOW_TYPE, WORKFLOW_QUEUE};
 use crate::registry::Registrar;
@@ -170,14 +170,18 @@ impl Compensations {
         // A task of its own: once written down it goes on, whether or not its caller still waits.
         let (this, project, id, actor) =
             (self.clone(), project.clone(), id.to_owned(), actor.clone());
-        let asked = seams::spawn(async move {
-            let record = this.ask_again(&project, &id, &actor).await?;
-            if let Some(retry) = record.retries.last() {
+        let (tell, told) = oneshot::channel();
+        seams::beside(async move {
+            let asked = this.ask_again(&project, &id, &actor).await;
+            if let Ok(record) = &asked
+                && let Some(retry) = record.retries.last()
+            {
                 this.follow(project, record.clone(), retry.clone());
             }
-            Ok(record)
+            // It is done, whether or not its caller still waits.
+            let _ = tell.send(asked);
         });
-        asked.await.map_err(|_| CallError::ShuttingDown)?
+        told.await.map_err(|_| CallError::ShuttingDown)?
     }
 
     /// Takes up the retries that were under way when the engine stopped. Answers how many there are.
@@ -231,6 +235,13 @@ impl Compensations {
         if record.resolution_state == "resolved" {
             return Err(format!(
                 "compensation failure {id} is resolved: there is nothing to run again"
+            ));
+        }
+        // Also where somebody decided otherwise since: what is undone is not undone again.
+        if let Some(done) = record.retries.iter().find(|retry| is_undone(&retry.status)) {
+            return Err(format!(
+                "what compensation failure {id} is about was undone by {}: there is nothing to run again",
+                done.workflow_id
             ));
         }
         if let Some(open) = under_way(record) {
@@ -300,7 +311,7 @@ impl Compensations {
     /// Sees a retry to its end, beside everything else.
     fn follow(&self, project: Namespace, record: CompensationFailure, retry: RevertRetry) {
         let this = self.clone();
-        seams::spawn(async move {
+        seams::beside(async move {
             match this.to_its_end(&project, &record, &retry).await {
                 Ok(()) | Err(CallError::ShuttingDown) => {}
                 Err(error) => {
@@ -323,7 +334,7 @@ impl Compensations {
             workflow_id,
             run_id: None,
         };
-        let ended = if self.has_left(&target, retry)? {
+        let ended = if patiently(|| async { self.has_left(&target, retry) }).await? {
             Ended {
                 status: "unknown".to_owned(),
                 failure: "its execution has left with its retention".to_owned(),
@@ -397,7 +408,14 @@ impl Compensations {
             if !progress.closed {
                 continue;
             }
-            let run = self.handle.journal(target)?;
+            let run = match self.handle.journal(target) {
+                // What is damaged is out of service when it is watched again; anything else can be read sooner or later.
+                Err(CallError::Unavailable(_)) => {
+                    seams::sleep(AGAIN_AFTER).await;
+                    continue;
+                }
+                read => read?,
+            };
             let ended = run.and_then(|run| Ended::of(&run.records));
             return Ok(ended.unwrap_or_else(|| Ended {
                 status: "unknown".to_owned(),
@@ -678,6 +696,32 @@ mod tests {
         };
         let run = stage.engine.handle().journal(&target).unwrap().unwrap();
         assert!(Ended::of(&run.records).unwrap().is_undone());
+    }
+
+    #[tokio::test]
+    async fn what_is_undone_is_not_undone_again_whatever_was_decided_since() {
+        let stage = Stage::set().await;
+        let done = |status: &str| RevertRetry {
+            workflow_id: "r_1".into(),
+            ended_at: 1,
+            status: status.into(),
+            ..Default::default()
+        };
+        for (status, refused) in [("completed", true), ("partial", true), ("failed", false)] {
+            let record = CompensationFailure {
+                resolution_state: "ignored".into(),
+                retries: vec![done(status)],
+                ..stage.record()
+            };
+            stage.write(&record).await;
+            let asked = stage
+                .compensations
+                .retry(&stage.project, "c_1", &Actor::ENGINE)
+                .await;
+            let says_so =
+                matches!(&asked, Err(CompensationError::NotNow(why)) if why.contains("r_1"));
+            assert_eq!((says_so, asked.is_ok()), (refused, !refused), "{status}");
+        }
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -115,6 +115,27 @@ where
     F::Output: Send + 'static,
 {
     tokio::spawn(future)
+}
+
+/// Runs a future beside the caller, for nobody who waits for it: in a simulation in its order, and as long as its process lives.
+pub fn beside(future: impl Future<Output = ()> + Send + 'static) {
+    let simulated = BESIDE.with_borrow(Clone::clone);
+    match simulated {
+        Some(run) => run(Box::pin(future)),
+        None => _ = spawn(future),
+    }
+}
+
+/// How a simulator's thread runs what [`beside`] is given.
+pub type Beside = Rc<dyn Fn(Pin<Box<dyn Future<Output = ()>>>)>;
+
+thread_local! {
+    static BESIDE: RefCell<Option<Beside>> = const { RefCell::new(None) };
+}
+
+/// From here on every [`beside`] of this thread goes there; with none, it is a task again.
+pub fn run_beside_with(run: Option<Beside>) {
+    BESIDE.set(run);
 }
 
 /// Runs what may wait for the disk on a thread of its own.

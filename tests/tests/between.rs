@@ -537,3 +537,42 @@ fn a_run_made_by_a_reset_hears_of_children_that_ended_before_it_was_made() {
     );
     world.check("p");
 }
+
+#[test]
+fn a_childs_end_finds_the_run_that_waits_when_the_one_that_was_reset_has_left() {
+    let mut world = World::new();
+    world.start("p");
+    world.turn("p", vec![child("c", ParentClosePolicy::Terminate)]);
+    let next_event_id = world.state("p").next_event_id;
+    world.turn("p", vec![]);
+    world
+        .ask(
+            target("p"),
+            Request::Reset(Box::new(ResetWorkflow {
+                finish_event_id: next_event_id + 1,
+                ..Default::default()
+            })),
+        )
+        .unwrap();
+    let runs = |world: &World| world.all_runs().iter().filter(|(id, _)| id == "p").count();
+    assert_eq!(runs(&world), 2);
+    while runs(&world) > 1 {
+        world.advance(Duration::from_secs(86_400));
+        let waited = Duration::from_nanos((world.now.0 - world.state("p").started_at) as u64);
+        assert!(
+            waited < Duration::from_secs(60 * 86_400),
+            "the run that was reset leaves with its retention"
+        );
+    }
+    world.turn("c", vec![complete()]);
+    assert_eq!(
+        world.events("p"),
+        [
+            "Started",
+            "StartChildInitiated",
+            "ChildStarted",
+            "ChildCompleted"
+        ]
+    );
+    world.check("p");
+}

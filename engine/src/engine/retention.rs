@@ -83,9 +83,12 @@ impl Core {
                 Keep::Nothing => Duration::ZERO,
             };
             let leaves = Timestamp(head.closed_at).plus(kept) <= round.now;
-            // A run that cannot be executed cannot be ended either.
-            let stuck = keep == Keep::Nothing && !head.quarantined.is_empty();
-            if (!open && leaves) || stuck {
+            // A run that cannot be executed cannot be ended either, nor tell anybody.
+            let able = head.quarantined.is_empty();
+            let stuck = keep == Keep::Nothing && !able;
+            // Its parent is still to hear of its end, or its children are to end with it.
+            let tells = able && self.timers.is_set(namespace, *run_id);
+            if (!open && leaves && !tells) || stuck {
                 round.leaving.push(Leaving {
                     shard,
                     namespace: namespace.clone(),

@@ -38,6 +38,11 @@ impl Timers {
         }
     }
 
+    /// Whether the run is to do something yet by itself.
+    pub(super) fn is_set(&self, namespace: &Namespace, run_id: RunId) -> bool {
+        self.by_run.contains_key(&(namespace.clone(), run_id))
+    }
+
     pub(super) fn next(&self) -> Option<Timestamp> {
         self.by_due.first().map(|(due, ..)| *due)
     }

@@ -82,6 +82,11 @@ pub(super) fn told(outcome: &RevertOutcome) -> Value {
     json!({ "status": outcome.status.as_str(), "error": outcome.error })
 }
 
+/// Whether a revert that ended so has undone what it was to undo.
+pub fn is_undone(status: &str) -> bool {
+    matches!(status, "completed" | "partial")
+}
+
 /// What came of a revert's execution; `None` while it is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
@@ -94,7 +99,7 @@ pub struct Ended {
 impl Ended {
     /// Whether what was done is undone.
     pub fn is_undone(&self) -> bool {
-        matches!(self.status.as_str(), "completed" | "partial")
+        is_undone(&self.status)
     }
 
     /// Of the journal of its execution.

@@ -161,7 +161,7 @@ async fn begin(world: &World, tenant: &Tenant, id: String, start: StartWorkflow,
         // The same once more: it is the same run, or another has come since.
         let again = ask(world, &target, &request).await;
         match again {
-            Ok(again) if again.run_id != accepted.run_id => {
+            Ok(again) if again.run_id != accepted.run_id && is_there(world, &target, &accepted) => {
                 let what = format!("{id} was started twice by one request");
                 world.complain("acknowledged", what);
             }
@@ -172,6 +172,16 @@ async fn begin(world: &World, tenant: &Tenant, id: String, start: StartWorkflow,
             _ => {}
         }
     }
+}
+
+/// Whether the run has not left with its retention: nobody knows what started it then.
+fn is_there(world: &World, target: &Target, accepted: &Accepted) -> bool {
+    let target = Target {
+        run_id: Some(accepted.run_id),
+        ..target.clone()
+    };
+    let door = world.door();
+    door.is_some_and(|door| matches!(door.handle.journal(&target), Ok(Some(_))))
 }
 
 fn is_newest(world: &World, target: &Target, accepted: &Accepted) -> bool {

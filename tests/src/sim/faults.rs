@@ -1,12 +1,17 @@
 //! What goes wrong, and when: the process is killed, also in the middle of a commit; the power goes; the disk refuses, fills up, cannot be read
 //! or loses a bit; the clock jumps; an engine that was believed dead goes on writing.
 
+use std::time::Duration;
+
 use orchestrion_history::ids::ShardId;
 use orchestrion_history::store::{Key, KeyRange, Store, StoreErrorKind};
 
 use super::dice::Dice;
 use super::disk::{KillAt, SimDisk};
 use super::life::SHARDS;
+
+/// Longer than any world lasts.
+const YEAR: u64 = 366 * 24 * 3_600;
 
 /// Of a thousand steps, how many bring what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub struct Profile {
     pub lost_indexes: u64,
     /// Workers, networks, models and receivers misbehave.
     pub outside: bool,
+    /// How long closed runs are kept: no fault, but it takes away what others still ask for.
+    pub retention: Duration,
 }
 
 impl Profile {
@@ -49,6 +56,7 @@ impl Profile {
         flips: 0,
         lost_indexes: 0,
         outside: false,
+        retention: Duration::from_secs(300),
     };
 
     /// What a seed brings: not all of everything, so that rare things get their turn.
@@ -71,6 +79,11 @@ impl Profile {
             flips: if some(1) == 4 { 2 } else { 0 },
             lost_indexes: some(60),
             outside: some(1) > 0,
+            retention: Duration::from_secs(match some(1) {
+                0 => YEAR,
+                1 => 300,
+                _ => 30,
+            }),
         }
     }
 }

@@ -72,6 +72,8 @@ pub struct Ledger {
     pub executions: BTreeMap<String, Wanted>,
     /// What each answer to a workflow task was made of, by mark.
     pub turns: BTreeMap<String, Turn>,
+    /// Reverts that somebody was told would be run again: tenant, record, execution.
+    pub retries: BTreeSet<(Namespace, String, String)>,
     /// By tenant, run and scheduling event.
     pub holders: BTreeMap<(Namespace, RunId, i64), Held>,
     /// Workflow ids that somebody was told are out of service.

@@ -1,10 +1,12 @@
 //! One life of the engine: its own core, planner and delivery of webhooks, put together over the simulated disk as the server does it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use orchestrion::acts::Actor;
+use orchestrion::compensations::Compensations;
 use orchestrion::config::Settings;
 use orchestrion::engine::call::Call;
 use orchestrion::engine::{Core, EngineOptions, Handle, NoSurroundings};
@@ -17,7 +19,7 @@ use orchestrion::planner::Planner;
 use orchestrion::registry::{
     NewProject, Registrar, Registration, Registry, ServiceKind, WebhookUrl,
 };
-use orchestrion::seams::{Clock, SeededChance};
+use orchestrion::seams::{self, Chance, Clock, SeededChance};
 use orchestrion_history::ids::Namespace;
 use orchestrion_history::store::{Store, StoreError};
 use serde_json::json;
@@ -62,12 +64,13 @@ impl Drop for Life {
     }
 }
 
-fn options(cached: usize) -> EngineOptions {
+fn options(cached: usize, retention: Duration) -> EngineOptions {
     EngineOptions {
         shards: SHARDS,
         cached_executions_max: cached,
         snapshot_records: 40,
-        retention: TEN_YEARS,
+        retention,
+        retention_sweep: Duration::from_secs(60),
         ..EngineOptions::default()
     }
 }
@@ -109,7 +112,7 @@ impl Life {
             store,
             Box::new(SeededChance::new(seed)),
             Box::new(outbox),
-            options(cached),
+            options(cached, world.retention.get()),
             world.now(),
         )?;
         let (stop, stopped) = watch::channel(false);
@@ -122,6 +125,11 @@ impl Life {
             TEN_YEARS,
             (clock, Arc::new(SeededChance::new(seed ^ 1))),
         );
+        let chance: Arc<dyn Chance> = Arc::new(SeededChance::new(seed ^ 2));
+        let clock: Arc<dyn Clock> = Arc::new(world.clock.clone());
+        let registrar = Registrar::new(registry.clone(), handle.clone(), chance, clock.clone());
+        let compensations =
+            Compensations::new(handle.clone(), registrar, clock, &Settings::default());
         let services = registry.clone();
         let desk = Desk {
             planner: Planner::Llm(Box::new(with.model.planner(world.clock.clone()))),
@@ -135,8 +143,14 @@ impl Life {
         world
             .spawner
             .spawn(owner, planning::serve(handle.clone(), Arc::new(desk)));
+        let spawner = world.spawner.clone();
+        seams::run_beside_with(Some(Rc::new(move |future| spawner.spawn(owner, future))));
+        if let Err(error) = compensations.resume() {
+            world.say(|| format!("reverts are not taken up: {error}"));
+        }
         let door = Door {
             handle,
+            compensations,
             life: number,
         };
         *world.door.borrow_mut() = Some(door);
@@ -158,7 +172,7 @@ pub fn found(world: &World, disk: &SimDisk, seed: u64) -> Vec<Tenant> {
         store,
         Box::new(SeededChance::new(seed)),
         Box::new(NoSurroundings),
-        options(2),
+        options(2, world.retention.get()),
         world.now(),
     )
     .expect("an empty store recovers");

@@ -16,6 +16,7 @@
 //! | the network, the clock | `shared.rs` |
 //! | the engine's process | `life.rs` |
 //! | callers | `clients.rs` |
+//! | those who look after what could not be undone | `people.rs` |
 //! | workers of workflow code and activities | `workers.rs`, `script.rs` |
 //! | services of orchestrations | `services.rs` |
 //! | the model's server, webhooks' receivers | `planners.rs`, `receivers.rs` |
@@ -36,6 +37,7 @@ pub mod invariants;
 pub mod ledger;
 pub mod life;
 pub mod observer;
+pub mod people;
 pub mod planners;
 pub mod receivers;
 pub mod script;
@@ -51,7 +53,7 @@ use std::time::Duration;
 
 use orchestrion::engine::Target;
 use orchestrion::engine::call::Call;
-use orchestrion::seams::VirtualSleeps;
+use orchestrion::seams::{self, VirtualSleeps};
 use orchestrion_history::ids::{Timestamp, WorkflowId};
 use orchestrion_history::request::{Request, SignalWorkflow};
 use orchestrion_history::state::MutableState;
@@ -90,6 +92,10 @@ pub struct Report {
     pub lives: u64,
     /// Names of the records that came to be.
     pub seen: BTreeSet<String>,
+    /// Runs that left with their retention.
+    pub left: usize,
+    /// Reverts that were asked for again.
+    pub retries: usize,
 }
 
 /// A world in which something did not hold.
@@ -138,6 +144,7 @@ pub fn tell(
     stage.world.remember(lines_max);
     let outcome = stage.run();
     VirtualSleeps::leave_this_thread();
+    seams::run_beside_with(None);
     let story = stage.world.story();
     let outcome = match outcome {
         Ok(()) => Ok(stage.report()),
@@ -173,6 +180,8 @@ struct Stage {
     /// The disk has no whole indexes until the engine has rebuilt them.
     indexes_lost: bool,
     restarted: bool,
+    /// When faults stopped.
+    calm_since: Timestamp,
     /// Two engines have written to the shards since this life began.
     contested: bool,
     steps: u32,
@@ -184,6 +193,7 @@ impl Stage {
         let executor = Executor::new(dice.seed());
         let sleeps = VirtualSleeps::rule_this_thread(EPOCH);
         let world = Shared::new(dice.seed(), executor.spawner());
+        world.retention.set(profile.retention);
         let disk = SimDisk::default();
         let tenants = found(&world, &disk, dice.seed());
         *world.tenants.borrow_mut() = tenants;
@@ -215,6 +225,7 @@ impl Stage {
             held: Vec::new(),
             indexes_lost: false,
             restarted: false,
+            calm_since: EPOCH,
             contested: false,
             steps: 0,
         };
@@ -230,6 +241,7 @@ impl Stage {
         let mut number = 0;
         for tenant in world.tenants.borrow().iter() {
             let namespace = &tenant.namespace;
+            world.spawn(people::look_after(world.clone(), namespace.clone()));
             for _ in 0..2 {
                 number += 1;
                 world.spawn(workers::of_scripts(
@@ -286,6 +298,7 @@ impl Stage {
     /// Faults stop: whoever was ill is well.
     fn settle(&mut self) -> Outcome<()> {
         self.world.say(|| "faults stop".to_owned());
+        self.calm_since = self.world.now();
         self.world.faults.set(false);
         self.world.asking.set(false);
         self.with.model.behave();
@@ -304,7 +317,8 @@ impl Stage {
         use orchestrion_proto::prost::Message as _;
         use orchestrion_proto::v1::OutboxEntry;
         use orchestrion_proto::v1::outbox_entry::Outcome as Delivery;
-        if self.observer.open().next().is_some() {
+        let retries = self.observer.open_retries().next();
+        if self.observer.open().next().is_some() || retries.is_some() {
             return false;
         }
         let range = KeyRange::outbox(orchestrion_history::ids::ShardId::REGISTRY);
@@ -668,6 +682,9 @@ impl Stage {
             asked: &self.asked,
             arrived: &self.arrived,
             restarted: self.restarted,
+            now: self.world.now(),
+            retention: self.world.retention.get(),
+            calm_since: self.calm_since,
         };
         for invariant in &mut self.invariants {
             ask(&mut **invariant, &view).map_err(|what| (invariant.name(), what))?;
@@ -704,17 +721,17 @@ impl Stage {
     }
 
     fn report(&self) -> Report {
-        let records = self
-            .observer
-            .runs
-            .values()
-            .flat_map(|shadow| &shadow.records);
+        let runs = || self.observer.runs.values();
+        let records = runs().flat_map(|shadow| &shadow.records);
+        let records_of_failures = self.observer.compensations.values();
         Report {
             digest: self.observer.digest(),
             steps: self.steps,
             commits: self.with.disk.commits(),
             lives: self.lives,
             seen: records.map(|record| record.type_name()).collect(),
+            left: runs().filter(|shadow| shadow.left).count(),
+            retries: records_of_failures.map(|record| record.retries.len()).sum(),
         }
     }
 }

@@ -13,7 +13,7 @@ use orchestrion_history::replay;
 use orchestrion_history::state::MutableState;
 use orchestrion_history::store::{Family, Key, KeyRange, MemoryStore, Op, Store, read_entry};
 use orchestrion_proto::prost::Message as _;
-use orchestrion_proto::v1::{CurrentRun, RunHead};
+use orchestrion_proto::v1::{CompensationFailure, CurrentRun, RevertRetry, RunHead};
 
 use super::ledger::{Run, marks_in};
 use super::life::SHARDS;
@@ -35,6 +35,12 @@ pub struct Shadow {
     pub closes: u32,
     /// Something of it is damaged: it is left out.
     pub damaged: bool,
+    /// What the disk has of it beside its head and its indexes: journal, payloads.
+    pub kept: BTreeSet<Vec<u8>>,
+    /// It left the disk; the rest of this is what it was then.
+    pub left: bool,
+    /// Something was written of it after it had left.
+    pub risen: Option<String>,
 }
 
 /// What one look brought.
@@ -46,6 +52,8 @@ pub struct News {
     pub marks: Vec<String>,
     /// Runs of which anything changed.
     pub touched: BTreeSet<Run>,
+    /// Records of what could not be undone that changed.
+    pub compensations: BTreeSet<(Namespace, String)>,
     /// Entries of the outbox that were put, and those removed.
     pub outbox: Vec<(Key, Option<Bytes>)>,
 }
@@ -57,6 +65,8 @@ pub struct Observer {
     pub runs: BTreeMap<Run, Shadow>,
     /// The newest run of each workflow id.
     pub current: BTreeMap<(Namespace, String), CurrentRun>,
+    /// What could not be undone, by tenant and id.
+    pub compensations: BTreeMap<(Namespace, String), CompensationFailure>,
     /// By mark, the runs whose records carry it.
     pub marks: BTreeMap<String, BTreeSet<Run>>,
     damage: BTreeSet<Run>,
@@ -79,6 +89,8 @@ impl Observer {
 
     /// Everything again, from the disk alone.
     pub fn begin_again(&mut self, disk: &MemoryStore) -> Result<News, String> {
+        let gone = std::mem::take(&mut self.runs).into_iter();
+        let gone: Vec<(Run, Shadow)> = gone.filter(|(_, shadow)| shadow.left).collect();
         *self = Self {
             trace: std::mem::take(&mut self.trace),
             damage: std::mem::take(&mut self.damage),
@@ -93,9 +105,13 @@ impl Observer {
                 .filter_map(|(key, _)| match key {
                     Key::RunHead {
                         namespace, run_id, ..
-                    } => Some(KeyRange::journal_of(shard, &namespace, run_id)),
+                    } => Some([
+                        KeyRange::journal_of(shard, &namespace, run_id),
+                        KeyRange::payloads_of(shard, &namespace, run_id),
+                    ]),
                     _ => None,
                 })
+                .flatten()
                 .collect();
             let others = [
                 KeyRange::current_runs(shard),
@@ -115,6 +131,25 @@ impl Observer {
                 }
             }
         }
+        // What left is not on the disk any more, unless that was not synced.
+        for (run, shadow) in gone {
+            let marks = shadow.marks.clone();
+            if self.runs.contains_key(&run) {
+                continue;
+            }
+            for mark in marks {
+                self.marks.entry(mark).or_default().insert(run.clone());
+            }
+            self.runs.insert(run, shadow);
+        }
+        let runs = self.runs.keys();
+        let namespaces: BTreeSet<Namespace> = runs.map(|(of, _)| of.clone()).collect();
+        for namespace in namespaces {
+            let range = KeyRange::compensations(ShardId::REGISTRY, &namespace);
+            for (key, value) in scan(disk, &range) {
+                self.see(disk, Op::Put(key, value), &mut news)?;
+            }
+        }
         self.leave_out();
         Ok(news)
     }
@@ -125,6 +160,14 @@ impl Observer {
             Op::Put(key, value) => (key, Some(value)),
             Op::Delete(key) => (key, None),
         };
+        if let Some(shadow) = run_of(&key).and_then(|run| self.runs.get_mut(&run))
+            && shadow.left
+            && value.is_some()
+        {
+            shadow.risen = Some(key.to_string());
+            news.touched.extend(run_of(&key));
+            return Ok(());
+        }
         match (&key, value) {
             (
                 Key::Journal {
@@ -137,10 +180,33 @@ impl Observer {
             ) => {
                 let run = (namespace.clone(), *run_id);
                 let records = read_entry(disk, &key, &entry).map_err(|e| e.to_string())?;
+                let shadow = self.runs.entry(run.clone()).or_default();
+                shadow.kept.insert(key.encode());
                 self.fold(&run, *first_seq, records, news)?;
                 news.touched.insert(run);
             }
-            (Key::Journal { .. }, None) => return Err(format!("{key} was removed")),
+            (Key::Payload { .. } | Key::Journal { .. }, value) => {
+                let Some(run) = run_of(&key) else {
+                    return Ok(());
+                };
+                let shadow = self.runs.entry(run.clone()).or_default();
+                match value {
+                    Some(_) => _ = shadow.kept.insert(key.encode()),
+                    None => _ = shadow.kept.remove(&key.encode()),
+                }
+                news.touched.insert(run);
+            }
+            (
+                Key::RunHead {
+                    namespace, run_id, ..
+                },
+                None,
+            ) => {
+                let run = (namespace.clone(), *run_id);
+                let shadow = self.runs.entry(run.clone()).or_default();
+                shadow.left = true;
+                news.touched.insert(run);
+            }
             (
                 Key::RunHead {
                     namespace, run_id, ..
@@ -166,6 +232,23 @@ impl Observer {
                     news.touched.insert((namespace.clone(), RunId(run_id)));
                 }
                 self.current.insert(id, current);
+            }
+            (
+                Key::CurrentRun {
+                    namespace,
+                    workflow_id,
+                    ..
+                },
+                None,
+            ) => {
+                let id = (namespace.clone(), workflow_id.to_string());
+                self.current.remove(&id);
+            }
+            (Key::Compensation { namespace, id, .. }, Some(value)) => {
+                let record = CompensationFailure::decode(value).map_err(|e| e.to_string())?;
+                let id = (namespace.clone(), id.clone());
+                news.compensations.insert(id.clone());
+                self.compensations.insert(id, record);
             }
             (Key::Outbox { .. }, value) => news.outbox.push((key, value)),
             (key, value) if key.family() == Family::Index => {
@@ -249,6 +332,14 @@ impl Observer {
         torn.any(|(_, family)| family == root(workflow_id))
     }
 
+    /// Reverts under way that were asked for again, and the records that ask for them; none whose journal is damaged.
+    pub fn open_retries(&self) -> impl Iterator<Item = (&CompensationFailure, &RevertRetry)> {
+        let records = self.compensations.values();
+        let retries =
+            records.flat_map(|record| record.retries.iter().map(move |retry| (record, retry)));
+        retries.filter(|(_, retry)| retry.ended_at == 0 && !self.is_torn(&retry.workflow_id))
+    }
+
     /// Runs that have not ended, and of whose family none is damaged.
     pub fn open(&self) -> impl Iterator<Item = (&Run, &Shadow)> {
         self.runs.iter().filter(|(run, shadow)| {
@@ -269,10 +360,19 @@ fn scan(disk: &MemoryStore, range: &KeyRange) -> Vec<(Key, Bytes)> {
         .unwrap_or_default()
 }
 
-/// Whose index entry it is.
+/// Whose it is.
 fn run_of(key: &Key) -> Option<Run> {
     match key {
-        Key::Queue {
+        Key::RunHead {
+            namespace, run_id, ..
+        }
+        | Key::Journal {
+            namespace, run_id, ..
+        }
+        | Key::Payload {
+            namespace, run_id, ..
+        }
+        | Key::Queue {
             namespace, run_id, ..
         }
         | Key::Timer {

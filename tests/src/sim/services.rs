@@ -165,8 +165,9 @@ async fn handle(service: &Rc<Service>, dispatch: Dispatch, session: u64) {
 
 fn judge(world: &World, dispatch: &Dispatch, revert: bool) -> Verdict {
     if revert {
-        if world.mishap(120) {
-            return failed(world, "the revert failed");
+        // Often for good: people look after it then.
+        if world.mishap(300) {
+            return failed(world, "the revert failed", 600);
         }
         let status = match world.mishap(60) {
             true => "partial",
@@ -181,7 +182,7 @@ fn judge(world: &World, dispatch: &Dispatch, revert: bool) -> Verdict {
         return Verdict(Outcome::Aborted(payload.into_bytes()));
     }
     if world.mishap(150) {
-        return failed(world, "the service failed");
+        return failed(world, "the service failed", 200);
     }
     let input: Value = dispatch
         .input
@@ -196,10 +197,10 @@ fn judge(world: &World, dispatch: &Dispatch, revert: bool) -> Verdict {
     Verdict(Outcome::Completed(result.to_string().into_bytes()))
 }
 
-fn failed(world: &World, text: &str) -> Verdict {
+fn failed(world: &World, text: &str, permanent: u64) -> Verdict {
     Verdict(Outcome::Failed {
         text: text.to_owned(),
-        permanent: world.mishap(200),
+        permanent: world.mishap(permanent),
     })
 }
 

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
+use orchestrion::compensations::Compensations;
 use orchestrion::engine::{CallError, Handle};
 use orchestrion::seams::{self, Clock, ManualClock};
 use orchestrion_history::ids::{Namespace, Timestamp};
@@ -30,6 +31,8 @@ pub struct Tenant {
 pub struct Door {
     /// The engine.
     pub handle: Handle,
+    /// What people decide about compensations that failed.
+    pub compensations: Compensations,
     /// Which life of the engine it is.
     pub life: u64,
 }
@@ -48,6 +51,8 @@ pub struct Shared {
     pub faults: Cell<bool>,
     /// Whether callers still ask.
     pub asking: Cell<bool>,
+    /// How long closed runs are kept.
+    pub retention: Cell<Duration>,
     /// Runs futures beside the others.
     pub spawner: Spawner,
     /// Who there is.
@@ -80,6 +85,7 @@ impl Shared {
             ledger: RefCell::default(),
             faults: Cell::new(true),
             asking: Cell::new(true),
+            retention: Cell::new(Duration::MAX),
             spawner,
             tenants: RefCell::default(),
             story: RefCell::default(),

@@ -275,8 +275,7 @@ impl Core {
         };
         let told = self
             .target(run, &execution)
-            .and_then(|target| self.find(&target))
-            .and_then(|other| self.after_resets(other, closed.initiated_event_id))
+            .and_then(|target| self.parent_now(run, &target, closed.initiated_event_id))
             .and_then(|other| {
                 self.step(round, &other, &Request::ChildClosed(Box::new(closed)))
                     .map(|_| ())
@@ -290,6 +289,32 @@ impl Core {
             Err(error) => return asked_too_early(&error),
         }
         followed(0)
+    }
+
+    /// The run that waits for this child now. The one that started it may have been reset, and may have left since with its retention: then
+    /// nothing says any more which run followed it, but the newest knows its children.
+    fn parent_now(
+        &mut self,
+        child: &RunKey,
+        parent: &Target,
+        initiated_event_id: i64,
+    ) -> Result<RunKey, CallError> {
+        let known = self.find(parent);
+        let Err(CallError::Rejected(_)) = known else {
+            return self.after_resets(known?, initiated_event_id);
+        };
+        let newest = self.find(&Target {
+            run_id: None,
+            ..parent.clone()
+        })?;
+        let first = &self.executions[child].state.first_run_id;
+        let waiting = &self.executions[&newest].state.children;
+        match waiting.get(&initiated_event_id) {
+            Some(child) if child.run_id == *first => Ok(newest),
+            _ => Err(not_found(
+                "has left, and no run after it waits for this child",
+            )),
+        }
     }
 
     /// The run that has a parent's part now: a reset may have made others of it.

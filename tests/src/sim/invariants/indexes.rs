@@ -112,7 +112,7 @@ fn agree(run: &Run, view: &View<'_>) -> Check {
     let Some(shadow) = view.observer.runs.get(run) else {
         return Ok(());
     };
-    if shadow.damaged {
+    if shadow.damaged || shadow.left {
         return Ok(());
     }
     let state = &shadow.state;

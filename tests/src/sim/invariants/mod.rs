@@ -8,10 +8,12 @@
 //! | kept indexes equal rebuilt ones | folds of journals, index family, heads, current runs | `indexes.rs` |
 //! | one writer per shard | batches and the range ids of that moment | `one_writer.rs` |
 //! | each attempt has one outcome and one holder | journals, what workers were handed | `outcomes.rs` |
+//! | a revert that is run again is run once at a time until it is undone | records of what could not be undone, journals | `retries.rs` |
 //! | each turn is what its code makes of what it counts as having seen | journals, what workers had seen | `turns.rs` |
 //! | a recorded answer of the model is not asked for again | journals, the model's own book | `plans.rs` |
 //! | undoing is newest first, each success once | journals | `undo.rs` |
 //! | a closed execution stays closed | journals, heads | `closed.rs` |
+//! | closed runs leave when their retention is over, wholly and for good | the disk, journals | `retention.rs` |
 //! | webhooks arrive at least once, under one id | outbox entries, the receivers' own book | `webhooks.rs` |
 //! | once faults stop, every execution ends | folds of journals | `ends.rs` |
 //! | tenants never mix | batches, journals, what anybody got | `namespaces.rs` |
@@ -26,12 +28,16 @@ pub mod outcomes;
 pub mod plans;
 pub mod refused;
 pub mod replay;
+pub mod retention;
+pub mod retries;
 pub mod turns;
 pub mod undo;
 pub mod webhooks;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use orchestrion_history::ids::Timestamp;
 use orchestrion_history::state::MutableState;
 
 use super::disk::Written;
@@ -59,6 +65,12 @@ pub struct View<'a> {
     pub asked: &'a [String],
     /// The engine has just started, and its disk did all it was asked to.
     pub restarted: bool,
+    /// The time.
+    pub now: Timestamp,
+    /// How long closed runs are kept.
+    pub retention: Duration,
+    /// When faults stopped; the beginning as long as they have not.
+    pub calm_since: Timestamp,
     /// Webhooks that arrived in the last step: URL, event id, body.
     pub arrived: &'a [(String, String, String)],
 }
@@ -93,9 +105,11 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(refused::Refused),
         Box::new(replay::Replay),
         Box::new(closed::Closed::default()),
+        Box::new(retention::Retention),
         Box::new(indexes::Indexes),
         Box::new(outcomes::Outcomes::default()),
         Box::new(turns::Turns),
+        Box::new(retries::Retries::default()),
         Box::new(undo::Undo::default()),
         Box::new(plans::Plans::default()),
         Box::new(webhooks::Webhooks::default()),
