@@ -7,10 +7,10 @@
 #
 # It only names things. `make setup` (setup/setup.sh) makes them.
 #
-# One build folder for all clones: everything that comes from a registry is compiled once, and the
-# crates of two clones never mix, since their paths are part of their identity. The one thing that
-# clones do share is the last linked binary, debug/orchestrion; `cargo build` puts the clone's own
-# back in place, so build before you run it. Set CARGO_TARGET_DIR yourself to keep clones apart.
+# One build folder for all clones: everything that comes from a registry is compiled once. To cargo,
+# though, the workspace's own crates are the same in each clone: setup/setup.sh, which every target of
+# make calls, has them compiled anew in the clone that comes next. With cargo alone, or in two clones
+# at a time, set CARGO_TARGET_DIR yourself to keep them apart.
 
 __orchestrion_setup="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)"
 

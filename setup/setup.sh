@@ -60,6 +60,17 @@ if have flock; then
   fi
 fi
 
+# ---- whose crates the build folder holds -------------------------------------------------------
+
+# Cargo knows the crates of a workspace by their place in it: without this, what it compiled in another clone
+# would pass for what this one holds, wherever that is older.
+owner="$CARGO_TARGET_DIR/clone"
+if [ "$(cat "$owner" 2>/dev/null)" != "$root" ]; then
+  rm -rf "$CARGO_TARGET_DIR"/*/.fingerprint/orchestrion*
+  mkdir -p "$CARGO_TARGET_DIR"
+  printf '%s\n' "$root" >"$owner"
+fi
+
 # ---- compilers --------------------------------------------------------------------------------
 
 rust() {

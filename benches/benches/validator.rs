@@ -24,7 +24,7 @@ fn services() -> Vec<Service> {
             id: format!("s_{n}"),
             name: format!("service-{n}"),
             description: format!("Does {n}"),
-            input_schema: input.clone(),
+            input_schema: input.clone().into(),
             output_schema: output.clone(),
             revertible: n % 2 == 0,
         })

@@ -217,6 +217,12 @@ async fn the_command_line_works_on_compensation_failures() {
         shown.contains("no road") && shown.contains("originalTask"),
         "{shown}"
     );
+    let shown: Value =
+        serde_json::from_str(&cli.ok(&["--json", "comp-fail", "inspect", &id]).await.out).unwrap();
+    let orchestration = text(&shown, "orchestrationId");
+    let inspected = cli.ok(&["inspect", &orchestration]).await.out;
+    let way_out = format!("orchestrion comp-fail retry {id}");
+    assert!(inspected.contains(&way_out), "{inspected}");
     assert_eq!(cli.fails(&["comp-fail", "resolve", &id]).await.code, 2);
     cli.ok(&["comp-fail", "ignore", &id, "-r", "it does not matter"])
         .await;
@@ -235,6 +241,11 @@ async fn the_command_line_works_on_compensation_failures() {
     let listed = cli.ok(&["--json", "comp-fail", "ls", "--all"]).await.out;
     let listed: Value = serde_json::from_str(&listed).unwrap();
     assert_eq!(listed[0]["resolutionState"], "resolved");
+    let inspected = cli.ok(&["inspect", &orchestration]).await.out;
+    assert!(
+        inspected.contains("● Resolved") && !inspected.contains(&way_out),
+        "{inspected}"
+    );
     let unknown = cli
         .fails(&["comp-fail", "resolve", "c_none", "-r", "x"])
         .await;

@@ -218,7 +218,7 @@ fn services(schema: &Value) -> Vec<Service> {
         id: id.to_owned(),
         name: id.to_owned(),
         description: "does it".to_owned(),
-        input_schema: schema.clone(),
+        input_schema: schema.clone().into(),
         output_schema: schema.clone(),
         revertible: true,
     };

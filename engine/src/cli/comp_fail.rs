@@ -196,6 +196,31 @@ pub async fn run(session: &Session, command: CompFailCommand) -> Result<(), CliE
     }
 }
 
+/// What became of the compensations of one orchestration that failed: the orchestration itself does not know.
+pub async fn of_orchestration(look: &Look, target: &Target, id: &str) -> Result<String, CliError> {
+    let answer = target.client.get(&["compensation-failures"], &[]).await?;
+    let all: Vec<Record> = client::read::<Option<Vec<Record>>>(&answer)?.unwrap_or_default();
+    let its: Vec<&Record> = all.iter().filter(|it| it.orchestration_id == id).collect();
+    if its.is_empty() {
+        return Ok(String::new());
+    }
+    let mut text = format!("\n{}\n\n", look.heading("Reverts that failed"));
+    for record in its {
+        let (tone, state) = resolution(&record.resolution_state);
+        let more = match record.resolution_state.as_str() {
+            "resolved" | "ignored" => record.resolution.clone(),
+            _ => format!("orchestrion comp-fail retry {}", record.id),
+        };
+        text.push_str(&format!(
+            "  {}  {}  {}\n",
+            look.paint(Tone::Strong, &record.task_id),
+            look.paint(tone, &state),
+            look.paint(Tone::Dim, &more)
+        ));
+    }
+    Ok(text)
+}
+
 async fn list(
     session: &Session,
     target: &Target,

@@ -107,8 +107,8 @@ impl ConfigFile {
         };
         serde_json::from_slice(&text).map_err(|e| {
             CliError::Usage(format!(
-                "{} is not a configuration: {e}. Mend it, or start over with `orchestrion config reset`",
-                self.path.display()
+                "{path} is not a configuration: {e}. Mend it, or start over with `orchestrion config reset --config {path}`",
+                path = self.path.display()
             ))
         })
     }
@@ -359,6 +359,9 @@ mod tests {
         fs::write(file.path(), "{").unwrap();
         let error = file.load().unwrap_err();
         assert_eq!(error.code(), 2);
-        assert!(error.to_string().contains("config reset"), "{error}");
+        assert!(
+            error.to_string().contains("config reset --config"),
+            "{error}"
+        );
     }
 }

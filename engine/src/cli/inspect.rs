@@ -4,6 +4,7 @@
 use clap::Args;
 use serde_json::Value;
 
+use super::comp_fail;
 use super::error::CliError;
 use super::render::{
     Column, Look, NOTHING, Tone, bar, cut, duration, error_text, json, json_line, key, mark,
@@ -57,6 +58,9 @@ pub async fn run(session: &Session, args: InspectArgs) -> Result<(), CliError> {
     };
     let look = &session.look;
     let mut text = overview(look, &inspection);
+    if inspection.tasks.iter().any(is_left_undone) {
+        text.push_str(&comp_fail::of_orchestration(look, &target, &inspection.id).await?);
+    }
     if args.detailed {
         text.push_str(&details(look, &inspection, updates));
     }
@@ -138,6 +142,16 @@ fn members(look: &Look, value: &Value) -> String {
         }
         other => json(other, 2),
     }
+}
+
+/// Its revert has ended, and not as it should: there is a record of it, with what was decided since.
+fn is_left_undone(task: &Task) -> bool {
+    task.compensation.as_ref().is_some_and(|compensation| {
+        matches!(
+            key(&compensation.status).as_str(),
+            "failed" | "expired" | "unknown"
+        )
+    })
 }
 
 fn row(task: &Task) -> Vec<(Tone, String)> {

@@ -56,7 +56,8 @@ fn service(name: &str, description: &str) -> Service {
         id: format!("s_{name}"),
         name: name.to_owned(),
         description: description.to_owned(),
-        input_schema: json!({"type": "object", "properties": {"orderId": {"type": "string"}}}),
+        input_schema: json!({"type": "object", "properties": {"orderId": {"type": "string"}}})
+            .into(),
         output_schema: json!({"type": "object"}),
         revertible: false,
     }

@@ -348,7 +348,7 @@ mod tests {
                     id: "s_echo".to_owned(),
                     name: "echo".to_owned(),
                     description: "echoes".to_owned(),
-                    input_schema: serde_json::json!({"type": "object"}),
+                    input_schema: serde_json::json!({"type": "object"}).into(),
                     output_schema: serde_json::json!({"type": "object"}),
                     revertible: false,
                 }])

@@ -15,6 +15,7 @@ pub mod rules;
 pub mod schema;
 mod validate;
 
+use self::schema::InputSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -47,7 +48,7 @@ pub struct Service {
     /// Shown to the planner.
     pub description: String,
     /// JSON Schema of a task's input; type object.
-    pub input_schema: Value,
+    pub input_schema: InputSchema,
     /// JSON Schema of a task's output; type object.
     pub output_schema: Value,
     /// Whether its tasks can be undone.

@@ -21,7 +21,7 @@ use super::reason::Reason;
 use super::reference::{
     Located, Reference, Segment, TASK_ZERO, display_path, is_task_zero, references, value_in,
 };
-use super::schema::{AnyOf, Checker, Place, Schema, SchemaError, TypeSet};
+use super::schema::{AnyOf, Checker, Place, Schema, TypeSet};
 use super::{Parameter, Plan, PlanTask, Service};
 
 /// Characters of a task's id.
@@ -114,7 +114,6 @@ struct Check<'a> {
     by_id: HashMap<String, usize>,
     task_zero: &'a Map<String, Value>,
     parameters: HashSet<&'a str>,
-    checkers: HashMap<&'a str, Result<Checker, SchemaError>>,
     used: HashSet<String>,
     /// For each task the ones it refers to, in plan order.
     waits_for: Vec<Vec<usize>>,
@@ -147,7 +146,6 @@ impl<'a> Check<'a> {
                 .iter()
                 .map(|parameter| parameter.field.as_str())
                 .collect(),
-            checkers: HashMap::new(),
             used: HashSet::new(),
             waits_for: vec![Vec::new(); draft.tasks.len()],
             reasons,
@@ -385,11 +383,7 @@ impl<'a> Check<'a> {
 
     /// Checks literals and constants against the schema; what other tasks return is not known yet.
     fn values(&mut self, task: &DraftTask, service: &'a Service) {
-        if !self.checkers.contains_key(service.id.as_str()) {
-            self.checkers
-                .insert(&service.id, Checker::compile(&service.input_schema));
-        }
-        let reasons = match &self.checkers[service.id.as_str()] {
+        let reasons = match service.input_schema.checker() {
             Ok(checker) => self.bad_values(task, service, checker),
             Err(error) => vec![Reason::BadSchema {
                 task: task.id.clone(),

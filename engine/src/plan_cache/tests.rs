@@ -67,7 +67,7 @@ fn services() -> Vec<Service> {
         id: "s_echo".into(),
         name: "echo".into(),
         description: "Echoes".into(),
-        input_schema: schema.clone(),
+        input_schema: schema.clone().into(),
         output_schema: schema,
         revertible: false,
     }]

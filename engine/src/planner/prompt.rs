@@ -107,7 +107,7 @@ fn service_line(service: &Service) -> String {
         "id": service.id,
         "name": service.name,
         "description": service.description,
-        "input": service.input_schema,
+        "input": *service.input_schema,
         "output": service.output_schema,
     }))
 }
@@ -175,7 +175,7 @@ mod tests {
             id: id.into(),
             name: "echo".into(),
             description: description.into(),
-            input_schema: schema.clone(),
+            input_schema: schema.clone().into(),
             output_schema: schema,
             revertible: false,
         }
@@ -262,12 +262,12 @@ mod tests {
             panic!("no draft")
         };
         let mut services = [service("s_find", "find"), service("s_book", "book")];
-        services[0].input_schema =
+        *services[0].input_schema =
             json!({"type": "object", "properties": {"city": {"type": "string"}}});
         let hotel = json!({"type": "object", "properties": {"id": {"type": "string"}, "name": {"type": "string"}}});
         services[0].output_schema =
             json!({"type": "object", "properties": {"hotels": {"type": "array", "items": hotel}}});
-        services[1].input_schema = json!({"type": "object", "properties": {"hotelId": {"type": "string"}, "guests": {"type": "integer"}}});
+        *services[1].input_schema = json!({"type": "object", "properties": {"hotelId": {"type": "string"}, "guests": {"type": "integer"}}});
         let data = [("city", json!("Bern")), ("guests", json!(2))];
         let data = data.map(|(field, value)| Parameter {
             field: field.into(),

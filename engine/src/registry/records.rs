@@ -372,7 +372,7 @@ fn service(namespace: Namespace, value: &Bytes) -> Result<Record, String> {
         created_at: Timestamp(record.created_at),
         updated_at: Timestamp(record.updated_at),
         service: plan::Service {
-            input_schema: schema(&record.input_schema)?,
+            input_schema: schema(&record.input_schema)?.into(),
             output_schema: schema(&record.output_schema)?,
             id: record.id,
             name: record.name,
@@ -452,7 +452,7 @@ mod tests {
                 id: "s_a".into(),
                 name: "echo".into(),
                 description: "says it again".into(),
-                input_schema: json!({"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "integer"}}}),
+                input_schema: json!({"type": "object", "properties": {"z": {"type": "string"}, "a": {"type": "integer"}}}).into(),
                 output_schema: json!({"type": "object"}),
                 revertible: true,
             },

@@ -41,7 +41,7 @@ impl Registration {
         let service = &registered.service;
         (self.kind, &self.name, &self.description)
             == (registered.kind, &service.name, &service.description)
-            && self.input_schema == service.input_schema
+            && self.input_schema == *service.input_schema
             && self.output_schema == service.output_schema
             && self.revertible == service.revertible
     }
@@ -77,7 +77,7 @@ impl Registrar {
                 id,
                 name: registration.name,
                 description: registration.description,
-                input_schema: registration.input_schema,
+                input_schema: registration.input_schema.into(),
                 output_schema: registration.output_schema,
                 revertible: registration.revertible,
             },

@@ -83,7 +83,7 @@ pub fn services_of(tenant: &Tenant) -> Vec<Service> {
             id: id.clone(),
             name: name.clone(),
             description: format!("does {name}"),
-            input_schema: json!({"type": "object"}),
+            input_schema: json!({"type": "object"}).into(),
             output_schema: output(),
             revertible: name != "plain",
         })

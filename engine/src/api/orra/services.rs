@@ -125,7 +125,7 @@ async fn service_json<'a>(
         healthy: presence.sessions > 0,
         absent_since: absent.map(rfc3339),
         schema: with_schema.then(
-            || json!({ "input": of.service.input_schema, "output": of.service.output_schema }),
+            || json!({ "input": *of.service.input_schema, "output": of.service.output_schema }),
         ),
     })
 }

@@ -473,7 +473,7 @@ impl<'a> PlanJson<'a> {
                     .map(|service| service.description.as_str())
                     .into_iter()
                     .collect(),
-                expected_input: service.map(|service| &service.input_schema),
+                expected_input: service.map(|service| &*service.input_schema),
                 expected_output: service.map(|service| &service.output_schema),
             }
         });

@@ -170,7 +170,7 @@ async fn service_view(
             ServiceKind::Agent => KindView::Agent,
         },
         description: service.service.description.clone(),
-        input_schema: service.service.input_schema.clone(),
+        input_schema: (*service.service.input_schema).clone(),
         output_schema: service.service.output_schema.clone(),
         revertible: service.service.revertible,
         version: service.version,

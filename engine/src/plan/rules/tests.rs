@@ -24,7 +24,7 @@ fn services() -> Vec<Service> {
         id: format!("s_{}", name.replace('-', "")),
         name: (*name).to_owned(),
         description: String::new(),
-        input_schema: schema.clone(),
+        input_schema: schema.clone().into(),
         output_schema: schema.clone(),
         revertible: false,
     };

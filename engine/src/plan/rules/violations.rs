@@ -111,7 +111,7 @@ fn services() -> Vec<Service> {
         id: format!("s_{name}"),
         name: (*name).to_owned(),
         description: format!("Does {name}"),
-        input_schema: input.clone(),
+        input_schema: input.clone().into(),
         output_schema: output.clone(),
         revertible: false,
     };

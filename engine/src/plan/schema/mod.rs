@@ -5,6 +5,10 @@
 mod register;
 mod walk;
 
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, OnceLock};
+
 use jsonschema::Validator;
 use serde_json::{Map, Value};
 
@@ -25,6 +29,58 @@ pub struct SchemaError {
 #[derive(Debug)]
 pub struct Checker {
     validator: Validator,
+}
+
+/// The schema of an input, compiled once for all that share it, when it is first asked.
+#[derive(Clone)]
+pub struct InputSchema {
+    schema: Value,
+    compiled: Arc<OnceLock<Result<Checker, SchemaError>>>,
+}
+
+impl InputSchema {
+    /// Its compiled form.
+    pub fn checker(&self) -> Result<&Checker, &SchemaError> {
+        let compiled = self.compiled.get_or_init(|| Checker::compile(&self.schema));
+        compiled.as_ref()
+    }
+}
+
+impl From<Value> for InputSchema {
+    fn from(schema: Value) -> Self {
+        Self {
+            schema,
+            compiled: Arc::default(),
+        }
+    }
+}
+
+impl Deref for InputSchema {
+    type Target = Value;
+
+    fn deref(&self) -> &Value {
+        &self.schema
+    }
+}
+
+impl DerefMut for InputSchema {
+    fn deref_mut(&mut self) -> &mut Value {
+        // Another schema, perhaps: it is compiled anew, and not for those it was shared with.
+        self.compiled = Arc::default();
+        &mut self.schema
+    }
+}
+
+impl PartialEq for InputSchema {
+    fn eq(&self, other: &Self) -> bool {
+        self.schema == other.schema
+    }
+}
+
+impl fmt::Debug for InputSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.schema.fmt(f)
+    }
 }
 
 /// What a schema has against a value.

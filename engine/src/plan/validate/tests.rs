@@ -13,7 +13,7 @@ fn service(id: &str, name: &str, input: Value, output: Value) -> Service {
         id: id.into(),
         name: name.into(),
         description,
-        input_schema: input,
+        input_schema: input.into(),
         output_schema: output,
         revertible,
     }

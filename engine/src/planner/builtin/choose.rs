@@ -4,7 +4,6 @@
 //! name or as a verb of its description; else the services of its parts ("order" is to reserve and to charge); else one that has a
 //! related word. A clause whose verb calls nobody calls the service it says most about. Words count more the fewer services have them.
 
-use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
@@ -12,7 +11,7 @@ use serde_json::Value;
 use super::words::{clauses_of_action, clauses_of_description, parts_of, related, stems_of_name};
 use crate::plan::Service;
 use crate::plan::reference::Segment;
-use crate::plan::schema::{AnyOf, Checker, Schema};
+use crate::plan::schema::{AnyOf, Schema};
 
 /// How deep outputs are searched.
 const OUTPUT_DEPTH_MAX: usize = 3;
@@ -29,7 +28,6 @@ pub(super) struct Profile<'a> {
     described: BTreeSet<String>,
     inputs: BTreeSet<String>,
     pub outputs: Vec<Output<'a>>,
-    checker: OnceCell<Option<Checker>>,
 }
 
 /// A value that a service returns.
@@ -65,16 +63,14 @@ impl<'a> Profile<'a> {
                 .flat_map(|(name, _)| stems_of_name(name))
                 .collect(),
             outputs,
-            checker: OnceCell::new(),
         }
     }
 
     /// Whether a value may be one of its inputs; a caller's text may stand for what it reads as.
     pub(super) fn takes(&self, input: &str, value: &Value) -> bool {
-        let checker = self
-            .checker
-            .get_or_init(|| Checker::compile(&self.service.input_schema).ok());
-        let Some(checker) = checker else { return true };
+        let Ok(checker) = self.service.input_schema.checker() else {
+            return true;
+        };
         let read = || {
             let value = serde_json::from_str::<Value>(value.as_str()?.trim()).ok()?;
             (value.is_number() || value.is_boolean()).then(|| checker.allows_member(input, &value))

@@ -11,7 +11,7 @@ fn service(name: &str, description: &str, input: &str, output: &str) -> Service 
         id: format!("s_{}", name.replace('-', "")),
         name: name.into(),
         description: description.into(),
-        input_schema: schema(input),
+        input_schema: schema(input).into(),
         output_schema: schema(output),
         revertible: false,
     }
@@ -458,7 +458,7 @@ fn schemas_of_pydantic_are_read() {
         "sku: string",
         "",
     );
-    reserve.input_schema = json!({
+    *reserve.input_schema = json!({
         "$defs": {"Level": {"enum": ["economy", "express"], "title": "Level", "type": "string"},
                   "Line": {"type": "object", "title": "Line", "required": ["sku", "quantity"],
                            "properties": {"sku": {"type": "string", "title": "Sku"}, "quantity": {"type": "integer", "title": "Quantity"}}}},

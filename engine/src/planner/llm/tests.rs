@@ -111,7 +111,7 @@ fn services() -> Vec<Service> {
         id: "s_echo".into(),
         name: "echo".into(),
         description: "Echoes a message".into(),
-        input_schema: schema.clone(),
+        input_schema: schema.clone().into(),
         output_schema: schema,
         revertible: false,
     }]
