@@ -18,6 +18,7 @@ pub mod engine;
 pub mod grounding;
 pub mod housekeeping;
 pub mod journal_json;
+pub mod memory;
 pub mod orchestration;
 pub mod outbox;
 pub mod plan;

@@ -7,5 +7,16 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    orchestrion::memory::given_back_by(give_back);
     orchestrion::cli::run()
+}
+
+/// The allocator gives free pages back a second after they are, but only when it is asked for something: at rest it never is.
+#[expect(
+    unsafe_code,
+    reason = "the allocator's own call, which takes no pointer"
+)]
+fn give_back() {
+    // SAFETY: it may be called at any time, from any thread.
+    unsafe { libmimalloc_sys::mi_collect(true) }
 }

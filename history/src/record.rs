@@ -91,6 +91,7 @@ impl Record {
                 Some(note::Kind::ActivityUnpaused(_)) => "ActivityUnpaused",
                 Some(note::Kind::ActivityReset(_)) => "ActivityReset",
                 Some(note::Kind::ActivityOptionsUpdated(_)) => "ActivityOptionsUpdated",
+                Some(note::Kind::UpdateRejected(_)) => "UpdateRejected",
                 Some(note::Kind::EventBuffered(_)) => "EventBuffered",
                 Some(note::Kind::WorkflowTaskAttemptFailed(_)) => "WorkflowTaskAttemptFailed",
                 Some(note::Kind::WorkflowTaskRetried(_)) => "WorkflowTaskRetried",

@@ -254,6 +254,11 @@ fn an_update_is_asked_for_once_and_their_number_is_limited() {
 const NEW: &str = "00000000-0000-7000-8000-0000000000ff";
 
 fn reset(story: &mut Story, finish_event_id: i64) -> Result<MutableState, Rejection> {
+    let records = forked(story, finish_event_id)?;
+    Ok(tell(story, &records))
+}
+
+fn forked(story: &mut Story, finish_event_id: i64) -> Result<Vec<Record>, Rejection> {
     let request = ResetWorkflow {
         base_run_id: story.state.run_id.clone(),
         new_run_id: NEW.to_owned(),
@@ -266,7 +271,7 @@ fn reset(story: &mut Story, finish_event_id: i64) -> Result<MutableState, Reject
     let context = Context::new(Timestamp(story.now), &limits);
     let records = fork(&story.records, &context, &request)?;
     let _ = story.ask("reset", &Request::Reset(Box::new(request)));
-    Ok(tell(story, &records))
+    Ok(records)
 }
 
 fn tell(story: &mut Story, records: &[Record]) -> MutableState {
@@ -325,6 +330,31 @@ fn a_reset_begins_before_the_boundary_and_hears_the_signals_again() {
     );
     assert_eq!(story.state.status, Status::Terminated);
     assert_eq!(story.state.reset_run_id, NEW);
+}
+
+#[test]
+fn an_update_that_a_reset_brought_over_may_be_rejected_and_asked_again() {
+    let mut story = Story::started();
+    let _ = story.turn(vec![]);
+    let _ = story.turn_with_messages(vec![], vec![accept("u1")], &["u1"]);
+    let records = forked(&mut story, 4).unwrap();
+    let mut story = Story::of(records, story.now);
+    let said = story.turn_with_messages(vec![], vec![refuse("u1")], &[]);
+    assert!(
+        matches!(
+            said,
+            Ok(Reply::Updates {
+                discarded: false,
+                ..
+            })
+        ),
+        "{said:?}"
+    );
+    assert!(story.state.updates.is_empty());
+    assert!(matches!(
+        admit(&story.state, &Limits::default(), "u1", 0),
+        Ok(Admission::Fresh)
+    ));
 }
 
 #[test]

@@ -326,6 +326,7 @@ fn apply_note(state: &mut MutableState, note: &Note) -> Result<(), String> {
     }
     match &note.kind {
         Some(note::Kind::EventBuffered(buffered)) => workflow_task::apply_buffered(state, buffered),
+        Some(note::Kind::UpdateRejected(rejected)) => update::apply_rejected(state, rejected),
         Some(note::Kind::WorkflowTaskAttemptFailed(failed)) => {
             workflow_task::apply_attempt_failed(state, failed)
         }

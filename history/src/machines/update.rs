@@ -3,7 +3,8 @@
 //! ```text
 //!  none --Admitted--> Admitted --Accepted--> Accepted --Completed--> Completed        Admitted only behind a reset
 //!  none --Accepted--> Accepted
-//!  none, Admitted --a rejection--> as before                                          leaves no record
+//!  none --a rejection--> none                                                         leaves no record
+//!  Admitted --a rejection--> none                                                     a note
 //! ```
 //!
 //! Who waits for an update, and which ones no worker has answered yet, is volatile and the engine's. Here is what a worker's messages make
@@ -24,6 +25,7 @@ use orchestrion_proto::temporal::api::history::v1::{
 };
 use orchestrion_proto::temporal::api::protocol::v1::Message;
 use orchestrion_proto::temporal::api::update::v1 as wire;
+use orchestrion_proto::v1::{UpdateRejected, note};
 
 use super::Context;
 use super::workflow_task::BadCommand;
@@ -251,6 +253,11 @@ impl<'a> Messages<'a> {
                 }
                 let failure = rejection.failure.unwrap_or_default();
                 self.report(update_id, UpdateStage::Rejected(Box::new(failure)));
+                if is_admitted(draft.state, update_id) && !draft.is_closed() {
+                    draft.note(note::Kind::UpdateRejected(UpdateRejected {
+                        update_id: update_id.to_owned(),
+                    }));
+                }
                 Ok(())
             }
             Said::Acceptance(_) | Said::Response(_) if draft.is_closed() => Ok(()),
@@ -395,6 +402,10 @@ pub(super) fn rejected_only(
     let mut messages = Messages::of(complete);
     for message in &complete.messages {
         match read(message)? {
+            // That one leaves a record.
+            Said::Rejection(_) if is_admitted(state, &message.protocol_instance_id) => {
+                return Ok(None);
+            }
             Said::Rejection(rejection) => {
                 let failure = rejection.failure.unwrap_or_default();
                 messages.report(
@@ -413,6 +424,22 @@ pub(super) fn rejected_only(
     }
     messages.reject_unanswered(state);
     Ok(Some(messages.reports))
+}
+
+/// Whether a reset brought it over, and workflow code has not answered it yet.
+fn is_admitted(state: &MutableState, update_id: &str) -> bool {
+    matches!(state.updates.get(update_id), Some(Update::Admitted { .. }))
+}
+
+pub(super) fn apply_rejected(
+    state: &mut MutableState,
+    rejected: &UpdateRejected,
+) -> Result<(), String> {
+    if !is_admitted(state, &rejected.update_id) {
+        return Err(format!("update {:?} is not admitted", rejected.update_id));
+    }
+    state.updates.remove(&rejected.update_id);
+    Ok(())
 }
 
 pub(super) fn apply(state: &mut MutableState, event: &HistoryEvent) -> Result<(), String> {

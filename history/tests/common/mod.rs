@@ -68,6 +68,18 @@ impl Story {
         }
     }
 
+    /// A run as its journal says.
+    pub fn of(records: Vec<Record>, now: i64) -> Self {
+        let state = replay::fold(&records).expect("a journal folds");
+        Self {
+            queue: tasks::all(&state),
+            state,
+            records,
+            now,
+            ..Self::void()
+        }
+    }
+
     /// Forgets what was told so far.
     pub fn quiet(&mut self) {
         self.lines.clear();

@@ -154,6 +154,7 @@ fn of_note(note: &Note) -> String {
         Some(K::ActivityOptionsUpdated(n)) => {
             format!("of {} by {}", n.scheduled_event_id, n.identity)
         }
+        Some(K::UpdateRejected(n)) => n.update_id.clone(),
         Some(K::EventBuffered(n)) => match &n.event {
             Some(event) => {
                 let record = Record::Event(Box::new(event.clone()));

@@ -17,6 +17,10 @@ use crate::engine::round::{Outgoing, Round, RunKey};
 use super::index::{lasting_lines, status_line, visibility};
 use super::{Core, Execution, PAUSE_AFTER_FAILURE};
 
+/// When so many executions were in memory, and all but one in `MANY_LEAVE_OF` have left it, the engine comes to rest: what they took is
+/// given back.
+const MANY_LEAVE: usize = 256;
+const MANY_LEAVE_OF: usize = 8;
 /// A run that leaves memory gets a snapshot when so many records lie behind its last one.
 const SNAPSHOT_RECORDS_AT_EVICTION: u64 = 64;
 
@@ -336,7 +340,11 @@ impl Core {
             let idle = self.executions.iter().filter(|(_, e)| idle(e));
             let mut idle: Vec<RunKey> = idle.map(|(run, _)| run.clone()).collect();
             idle.sort_unstable();
+            let before = self.executions.len();
             self.leave_memory(idle);
+            if before >= MANY_LEAVE && self.executions.len() < before / MANY_LEAVE_OF {
+                crate::memory::give_back();
+            }
         }
         if self.executions.len() <= self.options.cached_executions_max {
             return;
