@@ -3,11 +3,11 @@
 //! ```text
 //!  bytes of a disk    entries, keys, snapshots: random, and good ones with bits flipped, cut, doubled
 //!  JSON               bodies, plans, registrations with schemas, what models answer
-//!  texts              visibility queries, idempotency keys, groundings in YAML
+//!  texts              visibility queries, idempotency keys
 //!  a real engine      HTTP bodies on every route, frames of a socket
 //! ```
 //!
-//! gRPC messages: `e2e_grpc_hostile.rs`.
+//! gRPC messages: `e2e_grpc_hostile.rs`. Groundings in YAML: `engine/src/cli/grounding.rs`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;

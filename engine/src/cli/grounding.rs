@@ -271,6 +271,8 @@ fn tested(look: &Look, answer: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::cli::render::tests::plain;
 
@@ -316,6 +318,40 @@ constraints:
                 error.starts_with("it is no grounding") && error.contains(said),
                 "{error}"
             );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_file_holds_is_a_grounding_or_refused(
+            at in 0..FILE.len(),
+            cut in 0usize..40,
+            noise in r#"([-:&*!|>{}\[\]'"\#%@`?,~\n ]|[a-z<0-9]|<<: \*a|&a |!!binary ){0,24}"#,
+        ) {
+            let end = (at + cut).min(FILE.len());
+            let file = format!("{}{noise}{}", &FILE[..at], &FILE[end..]);
+            if let Err(error) = parse(&file) {
+                prop_assert!(error.starts_with("it is no grounding"), "{}", error);
+            }
+        }
+    }
+
+    /// Aliases that grow tenfold at each level, and brackets without end.
+    #[test]
+    fn a_file_that_would_fill_the_memory_is_refused() {
+        let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..10 {
+            let ten = vec![format!("*a{}", level - 1); 10].join(", ");
+            bomb.push_str(&format!("a{level}: &a{level} [{ten}]\n"));
+        }
+        let bombs = [
+            format!("{bomb}constraints: *a9\n{FILE}"),
+            "[".repeat(200_000),
+            format!("name: {}", "{a: ".repeat(100_000)),
+        ];
+        for bomb in bombs {
+            let error = parse(&bomb).unwrap_err();
+            assert!(error.len() < 2_000, "{} characters", error.len());
         }
     }
 
