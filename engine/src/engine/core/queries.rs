@@ -294,10 +294,6 @@ impl Core {
         let Some(execution) = self.executions.get(run) else {
             return HashMap::new();
         };
-        // The first task of a run has to be done before anything can be asked.
-        if execution.state.previous_started_event_id == 0 {
-            return HashMap::new();
-        }
         let mut attached = HashMap::new();
         for id in &execution.buffered_queries {
             if let Some(pending) = self.queries.get_mut(id)
