@@ -66,7 +66,7 @@ fi
 # would pass for what this one holds, wherever that is older.
 owner="$CARGO_TARGET_DIR/clone"
 if [ "$(cat "$owner" 2>/dev/null)" != "$root" ]; then
-  rm -rf "$CARGO_TARGET_DIR"/*/.fingerprint/orchestrion*
+  rm -rf "$CARGO_TARGET_DIR"/*/.fingerprint/orchestrion* "$cache/temporal-rust"/*/.fingerprint/orchestrion*
   mkdir -p "$CARGO_TARGET_DIR"
   printf '%s\n' "$root" >"$owner"
 fi

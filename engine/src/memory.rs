@@ -9,7 +9,7 @@ pub fn given_back_by(how: fn()) {
     GIVE_BACK.get_or_init(|| how);
 }
 
-/// Gives free memory back, if somebody said how. It takes milliseconds: for when there is nothing else to do.
+/// Gives free memory back, if somebody said how. For when there is nothing else to do.
 pub(crate) fn give_back() {
     if let Some(give_back) = GIVE_BACK.get() {
         give_back();

@@ -17,6 +17,7 @@ use orchestrion_proto::temporal::api::history::v1::HistoryEvent;
 use orchestrion_proto::v1::{Note, note};
 
 use crate::large::Digest;
+use crate::wire;
 
 const EVENT_FIELD: u8 = 0x0a;
 const NOTE_FIELD: u8 = 0x12;
@@ -72,7 +73,7 @@ impl Record {
     /// Its name, as stories and logs print it.
     pub fn type_name(&self) -> String {
         match self {
-            Self::Event(event) => camel_case(
+            Self::Event(event) => wire::camel_case(
                 event
                     .event_type()
                     .as_str_name()
@@ -102,16 +103,6 @@ impl Record {
             .to_owned(),
         }
     }
-}
-
-fn camel_case(screaming: &str) -> String {
-    screaming
-        .split('_')
-        .map(|word| {
-            let (head, tail) = word.split_at(word.len().min(1));
-            head.to_owned() + &tail.to_ascii_lowercase()
-        })
-        .collect()
 }
 
 /// The bytes of one entry whose records are whole.

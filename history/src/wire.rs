@@ -65,3 +65,14 @@ pub fn timeout_failure(
         ..Default::default()
     }
 }
+
+/// `SCREAMING_SNAKE_CASE` as `CamelCase`: how Temporal prints what protobuf names.
+pub fn camel_case(screaming: &str) -> String {
+    screaming
+        .split('_')
+        .map(|word| {
+            let (head, tail) = word.split_at(word.len().min(1));
+            head.to_owned() + &tail.to_ascii_lowercase()
+        })
+        .collect()
+}

@@ -142,6 +142,39 @@ fn an_attempt_on_a_stream_goes_back_when_it_was_paused_before_a_restart() {
 }
 
 #[test]
+fn what_a_stream_has_stays_on_its_queue() {
+    use orchestrion_history::request::StartActivityAttempt;
+    let mut story = with_activity();
+    let take = Request::StartActivityAttempt(StartActivityAttempt {
+        scheduled_event_id: 5,
+        attempt: 1,
+        identity: "w".into(),
+        request_id: "r".into(),
+        on_stream: true,
+    });
+    story.ask("take", &take).unwrap();
+    let elsewhere = Request::UpdateActivityOptions(Box::new(UpdateActivityOptions {
+        choice: a(),
+        identity: "operator".into(),
+        change: OptionsChange::Fields {
+            options: Box::new(ActivityOptions {
+                task_queue: Some(TaskQueue {
+                    name: "elsewhere".into(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            paths: vec!["task_queue".into()],
+        },
+    }));
+    let refused = story.ask("options", &elsewhere);
+    assert!(matches!(refused, Err(Rejection::Invalid(_))), "{refused:?}");
+    story.give_back(5, 1);
+    story.ask("options", &elsewhere).unwrap();
+    assert_eq!(story.state.activities[&5].task_queue, "elsewhere");
+}
+
+#[test]
 fn a_reset_counts_attempts_anew_and_no_token_of_before_fits() {
     let mut story = with_activity();
     story.take("a");

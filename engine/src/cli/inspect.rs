@@ -59,7 +59,13 @@ pub async fn run(session: &Session, args: InspectArgs) -> Result<(), CliError> {
     let look = &session.look;
     let mut text = overview(look, &inspection);
     if inspection.tasks.iter().any(is_left_undone) {
-        text.push_str(&comp_fail::of_orchestration(look, &target, &inspection.id).await?);
+        let failed = comp_fail::of_orchestration(look, &target, &inspection.id).await;
+        // What is known already is shown all the same.
+        text.push_str(&failed.unwrap_or_else(|error| {
+            let why =
+                format!("\n  What became of the reverts that failed cannot be read: {error}\n");
+            look.paint(Tone::Bad, &why)
+        }));
     }
     if args.detailed {
         text.push_str(&details(look, &inspection, updates));

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use orchestrion_history::state::{MutableState, Problem};
+use orchestrion_history::wire::camel_case;
 use orchestrion_proto::temporal::api::common::v1::Payload;
 use orchestrion_proto::temporal::api::enums::v1::WorkflowTaskFailedCause;
 
@@ -41,7 +42,10 @@ impl Derived {
     pub fn attributes(&self) -> impl Iterator<Item = (String, Payload)> + '_ {
         let problem = self.problem.map(|problem| {
             let (category, cause) = match problem {
-                Problem::Failed(cause) => ("WorkflowTaskFailed", failed_cause(cause)),
+                Problem::Failed(cause) => {
+                    let cause = WorkflowTaskFailedCause::try_from(cause).unwrap_or_default();
+                    ("WorkflowTaskFailed", camel_case(cause.as_str_name()))
+                }
                 Problem::TimedOut => (
                     "WorkflowTaskTimedOut",
                     "WorkflowTaskTimedOutCauseStartToClose".to_owned(),
@@ -56,18 +60,6 @@ impl Derived {
         });
         problem.into_iter().chain(pauses)
     }
-}
-
-/// `WORKFLOW_TASK_FAILED_CAUSE_NON_DETERMINISTIC_ERROR` as `WorkflowTaskFailedCauseNonDeterministicError`.
-fn failed_cause(cause: i32) -> String {
-    let cause = WorkflowTaskFailedCause::try_from(cause).unwrap_or_default();
-    let words = cause.as_str_name().split('_');
-    words
-        .map(|word| {
-            let (head, tail) = word.split_at(1);
-            head.to_owned() + &tail.to_ascii_lowercase()
-        })
-        .collect()
 }
 
 fn keywords(values: &[String]) -> Payload {

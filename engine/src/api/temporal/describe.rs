@@ -248,8 +248,9 @@ fn pending_activity(activity: &Activity, held_back: bool) -> PendingActivityInfo
         }
         Stage::Backoff { until } => {
             info.next_attempt_schedule_time = Some(timestamp(*until));
-            info.current_retry_interval =
-                Some(duration(activity.retry.wait(activity.number() - 1)));
+            // A first attempt waits as long as an operator said.
+            info.current_retry_interval = (activity.number() > 1)
+                .then(|| duration(activity.retry.wait(activity.number() - 1)));
             PendingActivityState::Scheduled
         }
         Stage::Queued | Stage::Settled => PendingActivityState::Scheduled,

@@ -13,6 +13,19 @@ mod inspection;
 mod list;
 mod planning;
 
+/// Why a task does not go on, where somebody wants it so.
+fn held(identity: &str, reason: &str) -> String {
+    let by = if identity.is_empty() {
+        "an operator"
+    } else {
+        identity
+    };
+    match reason {
+        "" => format!("held by {by}"),
+        reason => format!("held by {by}: {reason}"),
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -174,6 +187,12 @@ impl Task {
     fn pause(&mut self, at: Timestamp, reason: &str) {
         if self.status() != Some(TaskStatus::Paused) {
             self.push(TaskStatus::Paused, at, Some(reason.to_owned()));
+        }
+    }
+
+    fn go_on(&mut self, at: Timestamp) {
+        if self.status() == Some(TaskStatus::Paused) {
+            self.push(TaskStatus::Processing, at, None);
         }
     }
 
@@ -454,6 +473,20 @@ impl View {
             Attributes::WorkflowPropertiesModifiedEventAttributes(a) => {
                 self.apply_memo(a.upserted_memo.as_ref(), at)
             }
+            Attributes::WorkflowExecutionPausedEventAttributes(a) => {
+                let reason = held(&a.identity, &a.reason);
+                let open = [Some(TaskStatus::Processing), Some(TaskStatus::Paused)];
+                for task in &mut self.tasks {
+                    if open.contains(&task.status()) {
+                        task.push(TaskStatus::Paused, at, Some(reason.clone()));
+                    }
+                }
+            }
+            Attributes::WorkflowExecutionUnpausedEventAttributes(_) => {
+                for task in &mut self.tasks {
+                    task.go_on(at);
+                }
+            }
             Attributes::WorkflowExecutionCompletedEventAttributes(a) => {
                 self.closed = true;
                 self.set_status("completed", at);
@@ -497,6 +530,13 @@ impl View {
                 self.pause(n.scheduled_event_id, at, &n.reason)
             }
             Some(note::Kind::ActivityWaiting(n)) => self.pause(n.scheduled_event_id, at, &n.reason),
+            Some(note::Kind::ActivityPaused(n)) => {
+                self.hold(n.scheduled_event_id, at, &held(&n.identity, &n.reason));
+            }
+            Some(note::Kind::ActivityUnpaused(n)) => self.go_on(n.scheduled_event_id, at),
+            Some(note::Kind::ActivityReset(n)) if !n.keep_paused => {
+                self.go_on(n.scheduled_event_id, at);
+            }
             Some(note::Kind::ActivityProgress(n)) => {
                 if let Some(&Node::Task(task)) = self.nodes.get(&n.scheduled_event_id) {
                     self.tasks[task]
@@ -525,6 +565,19 @@ impl View {
     fn pause(&mut self, scheduled_event_id: i64, at: Timestamp, reason: &str) {
         if let Some(&Node::Task(task)) = self.nodes.get(&scheduled_event_id) {
             self.tasks[task].pause(at, reason);
+        }
+    }
+
+    fn hold(&mut self, scheduled_event_id: i64, at: Timestamp, reason: &str) {
+        if let Some(&Node::Task(task)) = self.nodes.get(&scheduled_event_id) {
+            self.tasks[task].push(TaskStatus::Paused, at, Some(reason.to_owned()));
+        }
+    }
+
+    /// It waits for its service again; where that is not there, the journal says so next.
+    fn go_on(&mut self, scheduled_event_id: i64, at: Timestamp) {
+        if let Some(&Node::Task(task)) = self.nodes.get(&scheduled_event_id) {
+            self.tasks[task].go_on(at);
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use orchestrion_proto::temporal::api::enums::v1::{TimeoutType, WorkflowExecutionStatus};
 use orchestrion_proto::v1::{
-    ActivityAttemptFailed, ActivityAttemptReturned, ActivityAttemptStarted, ActivityProgress,
-    ActivityWaiting, Visibility,
+    ActivityAttemptFailed, ActivityAttemptReturned, ActivityAttemptStarted, ActivityPaused,
+    ActivityProgress, ActivityUnpaused, ActivityWaiting, Visibility,
 };
 use serde_json::json;
 
@@ -134,6 +134,32 @@ fn an_inspection_has_the_members_its_clients_read() {
   "duration": 1000000000
 }"#
     );
+}
+
+#[test]
+fn what_an_operator_holds_says_so_until_it_goes_on() {
+    let mut world = World::of_tasks(&[task("task1", &[])]);
+    world.note("task1", |scheduled_event_id| {
+        note::Kind::ActivityPaused(ActivityPaused {
+            scheduled_event_id,
+            identity: "ada".into(),
+            reason: "to look".into(),
+            request_id: String::new(),
+        })
+    });
+    let shown = world.task(0);
+    assert_eq!(shown["status"], "paused");
+    assert!(
+        shown.to_string().contains("held by ada: to look"),
+        "{shown}"
+    );
+    world.note("task1", |scheduled_event_id| {
+        note::Kind::ActivityUnpaused(ActivityUnpaused {
+            scheduled_event_id,
+            ..Default::default()
+        })
+    });
+    assert_eq!(world.task(0)["status"], "processing");
 }
 
 #[test]

@@ -246,6 +246,20 @@ fn fit(
     if queue.is_empty() {
         return Err("its task queue is empty".to_owned());
     }
+    // Its place is kept in the queue it was taken from, and it goes back there with its worker's connection.
+    let on_stream = matches!(
+        activity.stage,
+        Stage::Started {
+            on_stream: true,
+            ..
+        }
+    );
+    if on_stream && queue != activity.task_queue {
+        return Err(
+            "a worker on a stream has it: change its task queue once that attempt has ended"
+                .to_owned(),
+        );
+    }
     let timeouts = Timeouts::normalise(
         [
             options.schedule_to_close_timeout.as_ref(),
