@@ -1,3 +1,5 @@
+//! What is kept of failed reverts, from the first failure to the retry that worked.
+
 use orchestrion_history::ids::TaskQueueName;
 use orchestrion_history::request::{ActivityRef, CompleteActivity, Request};
 use orchestrion_history::store::{MemoryStore, Store};
