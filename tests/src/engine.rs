@@ -212,10 +212,16 @@ impl Engine {
 
     /// Asks it to stop, as a service manager does.
     pub fn send_sigterm(&self) {
+        self.signal("-TERM");
+    }
+
+    /// Sends it a signal, by its name.
+    pub fn signal(&self, name: &str) {
         let id = self.pid();
+        // Not every machine has the program `kill`; every shell has the word.
         let sent = Command::new("sh")
             .arg("-c")
-            .arg(format!("kill -TERM {id}"))
+            .arg(format!("kill {name} {id}"))
             .status()
             .unwrap();
         assert!(sent.success());

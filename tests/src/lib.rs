@@ -9,6 +9,7 @@
 //! Invariant: nothing here waits for a fixed time to be right; what is awaited is asked for, with a deadline.
 #![allow(clippy::unwrap_used)]
 
+pub mod bad_lines;
 pub mod cli;
 pub mod engine;
 pub mod example;
@@ -24,6 +25,7 @@ pub mod settings;
 pub mod sim;
 pub mod small_disk;
 pub mod store_suite;
+pub mod trouble;
 pub mod view;
 pub mod wait;
 pub mod webhooks;

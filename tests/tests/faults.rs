@@ -3,66 +3,85 @@
 //! Here for seconds; for minutes in `soak.rs`.
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::process::Command;
 use std::time::Duration;
 
-use orchestrion_tests::engine::{Engine, Launch};
-use orchestrion_tests::load::Load;
+use orchestrion_tests::bad_lines::Cut;
+use orchestrion_tests::load::{Load, Reckoned, Size};
 use orchestrion_tests::project::Project;
-use orchestrion_tests::small_disk::SmallDisk;
+use orchestrion_tests::trouble::{Means, Trouble, Troubled};
 
-/// The log has room set aside: it takes some bytes to find that there is no more.
-const PADDING: usize = 60_000;
 const PATIENCE: Duration = Duration::from_secs(60);
+const SOUND: Means = Means {
+    small_disk: None,
+    power_cuts: false,
+};
 
-fn signal(engine: &Engine, name: &str) {
-    let pid = engine.pid().to_string();
-    let sent = Command::new("kill").args([name, &pid]).status().unwrap();
-    assert!(sent.success());
+/// Lets it all happen, with so many of each load accepted after each.
+async fn survives(
+    means: Means,
+    size: Size,
+    troubles: &[Trouble],
+    between: usize,
+) -> Option<Reckoned> {
+    let mut troubled = Troubled::start(means).await;
+    for trouble in troubles {
+        if let Some(why) = troubled.lacks(*trouble) {
+            println!("skipped: {why}");
+            return None;
+        }
+    }
+    let project = Project::add(&troubled.engine).await;
+    let load = Load::start(&project, &troubled.lines, size).await;
+    load.goes_on(between).await;
+    for trouble in troubles {
+        troubled.suffers(*trouble, &load).await;
+        load.goes_on(between).await;
+    }
+    let reckoned = load.reckon(PATIENCE).await;
+    println!("{troubles:?}: {reckoned:?}");
+    let least = between * (troubles.len() + 1);
+    assert!(reckoned.orchestrations.0 >= least, "{reckoned:?}");
+    assert!(reckoned.workflows.0 >= least, "{reckoned:?}");
+    Some(reckoned)
 }
 
 #[tokio::test]
 async fn what_was_accepted_survives_kills_and_stops() {
-    let mut engine = Engine::start().await;
-    let project = Project::add(&engine).await;
-    let load = Load::start(&project, 3, 0).await;
-    for _ in 0..3 {
-        load.goes_on(8).await;
-        engine.kill_and_restart().await;
-        load.goes_on(4).await;
-        signal(&engine, "-STOP");
-        tokio::time::sleep(Duration::from_millis(300)).await; // As long as it is out: nothing is awaited.
-        signal(&engine, "-CONT");
-    }
-    load.goes_on(4).await;
-    let accepted = load.reckon(PATIENCE).await;
-    assert!(accepted >= 40, "{accepted}");
+    let stop = Trouble::Stopped(Duration::from_millis(300));
+    let troubles = [Trouble::Killed, stop].repeat(3);
+    let size = Size {
+        callers: 2,
+        padding: 0,
+    };
+    survives(SOUND, size, &troubles, 6).await;
+}
+
+#[tokio::test]
+async fn what_was_accepted_survives_cut_and_silent_lines() {
+    let troubles = [
+        Trouble::CutOff(Cut::Reset),
+        Trouble::CutOff(Cut::Close),
+        Trouble::Unheard,
+        Trouble::Killed,
+        Trouble::CutOff(Cut::Reset),
+    ];
+    let size = Size {
+        callers: 2,
+        padding: 2_000,
+    };
+    survives(SOUND, size, &troubles, 5).await;
 }
 
 #[tokio::test]
 async fn what_was_accepted_survives_a_full_disk() {
-    let mut engine = Launch::dev().prepare();
-    let disk = match SmallDisk::mount(&engine.data_dir(), 64) {
-        Ok(disk) => disk,
-        Err(why) => return println!("skipped: {why}"),
+    let means = Means {
+        small_disk: Some(64),
+        ..SOUND
     };
-    engine.restart().await;
-    let project = Project::add(&engine).await;
-    let load = Load::start(&project, 2, PADDING).await;
-    load.goes_on(5).await;
-    for _ in 0..2 {
-        let full = disk.fill();
-        // The first commit that finds no room is refused, with words.
-        orchestrion_tests::wait::until_some("the engine to find the disk full", || {
-            let log = engine.log();
-            (log.contains("a commit failed") || log.contains("No space left")).then_some(())
-        })
-        .await;
-        drop(full);
-        load.goes_on(5).await;
-    }
-    let accepted = load.reckon(PATIENCE).await;
-    assert!(accepted >= 15, "{accepted}");
-    engine.kill();
-    drop(disk);
+    // The log has room set aside: it takes some bytes to find that there is no more.
+    let size = Size {
+        callers: 2,
+        padding: 60_000,
+    };
+    survives(means, size, &[Trouble::DiskFull; 2], 5).await;
 }

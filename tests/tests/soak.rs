@@ -1,14 +1,15 @@
 //! Tests that take minutes because they wait in real time: `make soak`, or `cargo test --test soak -- --ignored`.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use orchestrion_tests::engine::{Engine, Launch};
-use orchestrion_tests::load::Load;
+use orchestrion_tests::bad_lines::Cut;
+use orchestrion_tests::engine::Launch;
+use orchestrion_tests::load::{Load, Size};
 use orchestrion_tests::plan::Plan;
-use orchestrion_tests::power_cut::PowerCut;
 use orchestrion_tests::project::{Action, Project};
 use orchestrion_tests::py_service::PyService;
+use orchestrion_tests::trouble::{Means, Trouble, Troubled};
 use orchestrion_tests::view::View;
 use serde_json::{Value, json};
 
@@ -75,48 +76,47 @@ async fn a_handler_that_reports_for_minutes_is_executed_once() {
     assert_eq!(first, &json!(1));
 }
 
-/// Times that the engine is broken.
-const BREAKS: usize = 60;
+/// How often everything goes wrong.
+const ROUNDS: usize = 10;
 
 #[tokio::test]
 #[ignore = "takes minutes"]
-async fn what_was_accepted_survives_minutes_of_kills_stops_and_power_cuts() {
-    let mut engine: Engine = Launch::dev().prepare();
-    let power = PowerCut::over(&engine.data_dir(), engine.folder());
-    let watched = power
-        .as_ref()
-        .map(|power| power.env(""))
-        .unwrap_or_default();
-    engine.set_env(watched);
-    engine.restart().await;
-    let project = Project::add(&engine).await;
-    let load = Load::start(&project, 4, 200).await;
-    for n in 0..BREAKS {
-        load.goes_on(10 + n % 7).await;
-        match (n % 3, &power) {
-            (0, Ok(power)) => {
-                engine.kill();
-                power.strike();
-                engine.restart().await;
+async fn what_was_accepted_survives_minutes_of_everything_that_goes_wrong() {
+    let means = Means {
+        small_disk: Some(256),
+        power_cuts: true,
+    };
+    let mut troubled = Troubled::start(means).await;
+    let project = Project::add(&troubled.engine).await;
+    let size = Size {
+        callers: 3,
+        padding: 30_000,
+    };
+    let load = Load::start(&project, &troubled.lines, size).await;
+    let (mut broken, begun) = (0, Instant::now());
+    for round in 0..ROUNDS {
+        for trouble in [
+            Trouble::WithoutPower,
+            Trouble::CutOff(Cut::Reset),
+            Trouble::Stopped(Duration::from_millis(700)),
+            Trouble::DiskFull,
+            Trouble::Killed,
+            Trouble::Unheard,
+            Trouble::CutOff(Cut::Close),
+        ] {
+            if let Some(why) = troubled.lacks(trouble) {
+                println!("skipped, {trouble:?}: {why}");
+                continue;
             }
-            (0 | 1, _) => engine.kill_and_restart().await,
-            _ => {
-                let pid = engine.pid().to_string();
-                for name in ["-STOP", "-CONT"] {
-                    let sent = std::process::Command::new("kill")
-                        .args([name, &pid])
-                        .status();
-                    assert!(sent.unwrap().success());
-                    tokio::time::sleep(Duration::from_millis(700)).await; // As long as it is out.
-                }
-            }
+            load.goes_on(5 + (round + broken) % 7).await;
+            troubled.suffers(trouble, &load).await;
+            broken += 1;
         }
     }
     load.goes_on(10).await;
-    let accepted = load.reckon(Duration::from_secs(300)).await;
-    println!(
-        "{accepted} orchestrations were accepted over {BREAKS} breaks, and all of them are there once"
-    );
+    let reckoned = load.reckon(Duration::from_secs(300)).await;
+    let seconds = begun.elapsed().as_secs();
+    println!("{broken} times in {seconds} s something went wrong: {reckoned:?}");
 }
 
 async fn ends_within(project: &Project, id: &str, patience: Duration) -> View {
