@@ -4,6 +4,8 @@
 //!  test --Project (HTTP)--> engine process <--WebSocket-- PyService (orra-sdk) or FakeSdk (raw frames)
 //!                             |        '--webhook--> WebhookReceiver
 //!                             '--chat/completions--> FakeLlm
+//!
+//!  Load (callers, a service, a Temporal worker) --BadLines--> engine process, which is Troubled
 //! ```
 //!
 //! Invariant: nothing here waits for a fixed time to be right; what is awaited is asked for, with a deadline.
