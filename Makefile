@@ -41,7 +41,9 @@ check: setup ## formatting, clippy, documentation, licences and advisories of de
 
 bench: setup ## how fast it is: the workloads over the public wires (ROWS="W1 W6" chooses), then the core alone
 	$(ENV) cargo build --release --package orchestrion --package orchestrion-load --bins
-	@$(ENV) "$$CARGO_TARGET_DIR/release/load" --json "$$CARGO_TARGET_DIR/bench.json" $(ROWS)
+	@setup/temporal-rust.sh --release
+	@$(ENV) "$$CARGO_TARGET_DIR/release/load" --json "$$CARGO_TARGET_DIR/bench.json" \
+		--sdk-worker "$$(dirname "$$ORCHESTRION_TEMPORAL_RUST")/release/worker" $(ROWS)
 	$(ENV) cargo bench --package orchestrion-benches --benches
 
 sim: setup ## random worlds in which everything goes wrong: SEED=7 runs one, SEEDS=500 so many, MINUTES=10 so long

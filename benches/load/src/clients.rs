@@ -1,7 +1,9 @@
 //! Clients: one workflow over the Temporal API, one orchestration over HTTP, each waited for and checked.
 
 use std::rc::Rc;
+use std::time::Duration;
 
+use hyper::body::Bytes;
 use orchestrion_proto::temporal::api::common::v1::{Payloads, WorkflowExecution, WorkflowType};
 use orchestrion_proto::temporal::api::enums::v1::HistoryEventFilterType;
 use orchestrion_proto::temporal::api::history::v1::history_event::Attributes;
@@ -13,16 +15,20 @@ use orchestrion_proto::temporal::api::workflowservice::v1::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::http::Http;
+use crate::http::{Http, is_away};
 use crate::loops::Client;
-use crate::temporal::{NAMESPACE, QUEUE, Temporal, payloads};
+use crate::staff::{Kind, ResultShape};
+use crate::temporal::{NAMESPACE, QUEUE, Temporal, json_payloads, payloads};
 use crate::{Result, method};
+
+/// An engine that is not there is asked again after so long.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Starts workflows of one type and waits for their last event, whatever becomes of the engine meanwhile.
 #[derive(Clone)]
 pub struct Workflows {
     pub temporal: Temporal,
-    pub kind: &'static str,
+    pub kind: Kind,
 }
 
 impl Workflows {
@@ -31,7 +37,7 @@ impl Workflows {
             namespace: NAMESPACE.to_owned(),
             workflow_id: id.to_owned(),
             workflow_type: Some(WorkflowType {
-                name: self.kind.to_owned(),
+                name: self.kind.name.to_owned(),
             }),
             task_queue: Some(TaskQueue {
                 name: QUEUE.to_owned(),
@@ -85,12 +91,24 @@ impl Client for Workflows {
     async fn once(&mut self, id: &str, text: &str) -> Result<()> {
         let run_id = self.start(id, text).await?;
         let result = self.result(id, run_id).await?;
-        match result == payloads(text) {
+        let expected = match self.kind.result {
+            ResultShape::Texts(times) => json_payloads(format!(
+                "[{}]",
+                vec![format!("\"{text}\""); times].join(",")
+            )),
+            ResultShape::Text | ResultShape::TextAndLateness => payloads(text),
+        };
+        match result == expected {
             true => Ok(()),
             false => {
                 Err(format!("workflow {id} has another result than {text}: {result:?}").into())
             }
         }
+    }
+
+    fn errors_of(clients: &[Self]) -> usize {
+        // They share their connection, and its count.
+        clients.first().map_or(0, |first| first.temporal.errors())
     }
 }
 
@@ -108,9 +126,11 @@ pub enum Shape {
 /// Submits orchestrations with a plan over one connection, each answered with its end.
 pub struct Orchestrations {
     http: Http,
+    host: Rc<str>,
     key: Rc<str>,
     services: Rc<[String]>,
     shape: Shape,
+    errors: usize,
 }
 
 #[derive(Deserialize)]
@@ -125,7 +145,22 @@ struct Echo {
 }
 
 impl Orchestrations {
-    pub async fn over(
+    /// So many clients, each with a connection of its own.
+    pub async fn many(
+        count: usize,
+        host: &str,
+        key: &Rc<str>,
+        services: &Rc<[String]>,
+        shape: Shape,
+    ) -> Result<Vec<Self>> {
+        let mut clients = Vec::with_capacity(count);
+        for _ in 0..count {
+            clients.push(Self::over(host, key, services, shape).await?);
+        }
+        Ok(clients)
+    }
+
+    async fn over(
         host: &str,
         key: &Rc<str>,
         services: &Rc<[String]>,
@@ -133,9 +168,11 @@ impl Orchestrations {
     ) -> Result<Self> {
         Ok(Self {
             http: Http::connect(host).await?,
+            host: host.into(),
             key: key.clone(),
             services: services.clone(),
             shape,
+            errors: 0,
         })
     }
 
@@ -156,16 +193,32 @@ impl Orchestrations {
         let tasks: Vec<Value> = std::iter::once(constants).chain(tasks).collect();
         (json!({"tasks": tasks}), results)
     }
+
+    /// The end of one orchestration; asked for again under the same key, over a new connection, while the engine is away.
+    async fn submit(&mut self, id: &str, body: String) -> Result<Bytes> {
+        let body = Bytes::from(body);
+        loop {
+            let answer = self.http.submit(&self.key, id, body.clone()).await;
+            match answer {
+                Err(error) if is_away(&error) => self.errors += 1,
+                answer => return answer,
+            }
+            loop {
+                tokio::time::sleep(PAUSE).await;
+                match Http::connect(&self.host).await {
+                    Ok(http) => break self.http = http,
+                    Err(_) => self.errors += 1,
+                }
+            }
+        }
+    }
 }
 
 impl Client for Orchestrations {
     async fn once(&mut self, id: &str, text: &str) -> Result<()> {
         let (plan, results) = self.plan(text);
         let body = json!({"action": {"content": id}, "plan": plan}).to_string();
-        let bytes = self
-            .http
-            .send("/orchestrations", Some(&self.key), body, true)
-            .await?;
+        let bytes = self.submit(id, body).await?;
         let wrong = || {
             let said = String::from_utf8_lossy(&bytes);
             format!("orchestration {id} ended otherwise: {said}")
@@ -176,5 +229,9 @@ impl Client for Orchestrations {
             && found.len() == results
             && found.iter().all(|result| result.text == text);
         if right { Ok(()) } else { Err(wrong().into()) }
+    }
+
+    fn errors_of(clients: &[Self]) -> usize {
+        clients.iter().map(|client| client.errors).sum()
     }
 }

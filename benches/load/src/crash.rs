@@ -10,31 +10,82 @@ use orchestrion_proto::temporal::api::workflowservice::v1::{
     CountWorkflowExecutionsRequest, CountWorkflowExecutionsResponse,
 };
 
-use crate::clients::Workflows;
-use crate::loops::{Client as _, Latencies};
+use crate::clients::{Orchestrations, Shape, Workflows};
+use crate::loops::{Client, Latencies};
 use crate::process::Owned;
 use crate::report::Measured;
+use crate::staff::{Staff, Work};
 use crate::stage::Stage;
 use crate::temporal::{NAMESPACE, Temporal};
 use crate::text::Letters;
-use crate::{Plan, Result, method};
+use crate::{Plan, Result, method, stream};
 
 const CLIENTS: usize = 64;
 const KILLED_AFTER: Duration = Duration::from_secs(10);
 const ALL: Duration = Duration::from_secs(30);
 
-pub async fn measure(plan: &Plan) -> Result<Measured> {
-    let mut stage = Stage::set(plan).await?;
-    let worker = Owned::role(&["temporal-worker", &stage.grpc(), "--activity-seconds", "2"])?;
+/// Workflows of one activity that may take two seconds.
+pub async fn of_workflows(plan: &Plan, staff: Staff) -> Result<Measured> {
+    let stage = Stage::set(plan).await?;
+    let worker = staff.start(plan, &stage, Work::Brief).await?;
+    let temporal = Temporal::to(&stage.grpc())?;
     let client = Workflows {
-        temporal: Temporal::to(&stage.grpc())?,
-        kind: "sequence-1",
+        temporal: temporal.clone(),
+        kind: staff.kind(Work::Brief),
     };
+    let there = Executions {
+        temporal,
+        namespace: NAMESPACE.to_owned(),
+    };
+    measure(stage, worker, vec![client; CLIENTS], there).await
+}
+
+/// Orchestrations of one task, its service on a stream.
+pub async fn of_orchestrations(plan: &Plan) -> Result<Measured> {
+    let stage = Stage::set(plan).await?;
+    let project = stage.project().await?;
+    let key: Rc<str> = project.key.into();
+    let (worker, services) = stream::start(&stage, &key).await?;
+    let (host, shape) = (stage.http(), Shape::Sequence(1));
+    let clients = Orchestrations::many(CLIENTS, &host, &key, &services, shape).await?;
+    let there = Executions {
+        temporal: Temporal::to(&stage.grpc())?.keyed(&key)?,
+        namespace: project.id,
+    };
+    measure(stage, worker, clients, there).await
+}
+
+/// What the engine has of a namespace.
+struct Executions {
+    temporal: Temporal,
+    namespace: String,
+}
+
+impl Executions {
+    async fn count(&self, query: &str) -> Result<i64> {
+        let request = CountWorkflowExecutionsRequest {
+            namespace: self.namespace.clone(),
+            query: query.to_owned(),
+        };
+        let counted: CountWorkflowExecutionsResponse = self
+            .temporal
+            .call(method!("CountWorkflowExecutions"), request)
+            .await?;
+        Ok(counted.count)
+    }
+}
+
+async fn measure<C: Client>(
+    mut stage: Stage,
+    worker: Owned,
+    mut clients: Vec<C>,
+    there: Executions,
+) -> Result<Measured> {
     let began = Instant::now();
     // Started and ended, of each that was acknowledged and whose result was right.
     let completed = Rc::new(RefCell::new(Vec::<(Instant, Instant)>::new()));
-    let clients = (0..CLIENTS).map(|number| {
-        let (mut client, completed) = (client.clone(), completed.clone());
+    let loops = clients.iter_mut().enumerate().map(|(number, client)| {
+        let completed = completed.clone();
         async move {
             let mut letters = Letters::of(number);
             for turn in 0.. {
@@ -55,7 +106,7 @@ pub async fn measure(plan: &Plan) -> Result<Measured> {
         stage.crash().await?;
         Ok::<_, crate::Error>((killed, Instant::now()))
     };
-    let (all, crash) = tokio::join!(try_join_all(clients), crash);
+    let (all, crash) = tokio::join!(try_join_all(loops), crash);
     all?;
     let (killed, ready) = crash?;
     let completed = completed.take();
@@ -65,25 +116,14 @@ pub async fn measure(plan: &Plan) -> Result<Measured> {
         .filter(|end| *end > killed + Duration::from_millis(1))
         .min()
         .ok_or("nothing completed after the crash")?;
-    let count = async |query: &str| -> Result<i64> {
-        let request = CountWorkflowExecutionsRequest {
-            namespace: NAMESPACE.to_owned(),
-            query: query.to_owned(),
-        };
-        let counted: CountWorkflowExecutionsResponse = client
-            .temporal
-            .call(method!("CountWorkflowExecutions"), request)
-            .await?;
-        Ok(counted.count)
-    };
-    let (there, right) = (
-        count("").await?,
-        count("ExecutionStatus = 'Completed'").await?,
+    let (all, right) = (
+        there.count("").await?,
+        there.count("ExecutionStatus = 'Completed'").await?,
     );
     let acknowledged = i64::try_from(completed.len())?;
-    if (there, right) != (acknowledged, acknowledged) {
+    if (all, right) != (acknowledged, acknowledged) {
         return Err(format!(
-            "{acknowledged} were acknowledged and completed, the engine has {there} executions, {right} of them completed"
+            "{acknowledged} were acknowledged and completed, the engine has {all} executions, {right} of them completed"
         )
         .into());
     }
@@ -107,6 +147,7 @@ pub async fn measure(plan: &Plan) -> Result<Measured> {
         p99: latencies.at(0.99),
         idle: stage.idle,
         resident,
+        errors: C::errors_of(&clients),
         notes: vec![format!(
             "{away:.3} s from kill -9 to the first new completion (engine ready after {:.3} s); {acknowledged} acknowledged, each completed once",
             (ready - killed).as_secs_f64()

@@ -11,6 +11,11 @@ use crate::text::Letters;
 pub trait Client {
     /// One workflow with this text, checked.
     async fn once(&mut self, id: &str, text: &str) -> Result<()>;
+
+    /// Requests of all of them that came to nothing and were made again.
+    fn errors_of(clients: &[Self]) -> usize
+    where
+        Self: Sized;
 }
 
 /// How long each took, ascending.

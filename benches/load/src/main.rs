@@ -20,6 +20,7 @@ mod report;
 mod rows;
 mod sleepers;
 mod socket;
+mod staff;
 mod stage;
 mod stream;
 mod temporal;
@@ -50,6 +51,9 @@ struct Arguments {
     /// The engine's program [default: `orchestrion` beside this one]
     #[arg(long)]
     engine: Option<PathBuf>,
+    /// The worker on Temporal's Rust SDK; without it its rows are measured only when they are named, and then fail
+    #[arg(long)]
+    sdk_worker: Option<PathBuf>,
     /// Where to write the figures as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -87,6 +91,8 @@ enum Role {
 pub struct Plan {
     /// The engine's program.
     pub engine: PathBuf,
+    /// The worker on Temporal's Rust SDK, if it was named.
+    pub sdk_worker: Option<PathBuf>,
     /// How long a row is measured.
     pub window: Duration,
     /// How long it runs before that.
@@ -138,12 +144,13 @@ async fn measure(arguments: Arguments) -> Result<()> {
     };
     let plan = Plan {
         engine,
+        sdk_worker: arguments.sdk_worker,
         window: Duration::from_secs(arguments.seconds),
         warmup: Duration::from_secs(arguments.warmup),
         sleepers: arguments.sleepers,
         closed: arguments.closed,
     };
-    let chosen = rows::chosen(&arguments.rows)?;
+    let chosen = rows::chosen(&arguments.rows, plan.sdk_worker.is_some())?;
     let limits = limits::measure().await?;
     eprintln!("{limits}");
     let mut results = Vec::new();

@@ -37,6 +37,8 @@ pub struct Measured {
     /// On disk, of one, after an orderly stop.
     pub bytes: f64,
     pub ready_after: Duration,
+    /// Requests that came to nothing and were made again.
+    pub errors: usize,
     /// RPCs of one.
     pub rpcs: f64,
     pub notes: Vec<String>,
@@ -137,6 +139,7 @@ pub fn print(limits: &Limits, rows: &[Measured]) {
         "bytes\neach",
         "% of RPC\nceiling",
         "% of\ndisk",
+        "errors",
         "goals",
     ]);
     for row in rows {
@@ -158,10 +161,11 @@ pub fn print(limits: &Limits, rows: &[Measured]) {
             ]
             .map(number),
         );
+        cells.push(row.errors.to_string());
         cells.push(row.judged().join("\n"));
         table.add_row(cells);
     }
-    for column in table.column_iter_mut().skip(1).take(11) {
+    for column in table.column_iter_mut().skip(1).take(12) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     println!("{table}");
@@ -192,7 +196,7 @@ pub fn write(path: &Path, limits: &Limits, rows: &[Measured]) -> Result<()> {
             "ready_after_s": row.ready_after.as_secs_f64(),
             "rpc_share_percent": rpcs,
             "disk_share_percent": disk,
-            "errors": 0,
+            "errors": row.errors,
             "notes": row.notes,
             "goals": row.judged(),
         });

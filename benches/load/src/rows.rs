@@ -6,9 +6,10 @@ use crate::clients::{Orchestrations, Shape, Workflows};
 use crate::loops::{self, Client};
 use crate::process::{Owned, first_line, own_cpu};
 use crate::report::{Goal, Measured};
+use crate::staff::{Staff, Work};
 use crate::stage::{Stage, folder};
 use crate::temporal::Temporal;
-use crate::{Plan, Result, crash, replay, sleepers};
+use crate::{Plan, Result, crash, replay, sleepers, stream};
 
 /// Sockets of each service of W6.
 const SOCKETS: usize = 16;
@@ -24,14 +25,15 @@ pub struct Row {
 }
 
 enum Way {
-    /// A workflow type over the Temporal API, so many RPCs each, by so many clients.
-    Temporal(&'static str, f64, usize),
+    /// Workflows over the Temporal API, so many RPCs each, by so many clients.
+    Temporal(Staff, Work, f64, usize),
     /// The same on a store in which closed executions lie.
-    Full(&'static str, f64, usize),
+    Full(Work, f64, usize),
     Stream(Shape, usize),
     Socket(usize),
-    Sleepers,
-    Crash,
+    Sleepers(Staff),
+    Crash(Staff),
+    CrashStream,
     Fold,
     Recovery,
 }
@@ -45,13 +47,18 @@ const DISK: Goal = AtMost("bytes", 1_024.0);
 /// Every row.
 pub fn all() -> Vec<Row> {
     use Shape::{Parallel, Sequence};
-    use Way::{Crash, Fold, Full, Recovery, Sleepers, Socket, Stream, Temporal};
+    use Staff::{Sdk, Thin};
+    use Way::{Crash, CrashStream, Fold, Full, Recovery, Sleepers, Socket, Stream, Temporal};
     let row = |name, what, way, goals| Row {
         name,
         what,
         usual: true,
         way,
         goals,
+    };
+    let named = |row: Row| Row {
+        usual: false,
+        ..row
     };
     // Of one workflow with n activities in a row: its start and its end, n + 1 turns, one of them polled for each, n answers.
     const W1: f64 = 7.0;
@@ -61,25 +68,25 @@ pub fn all() -> Vec<Row> {
         row(
             "W1-T-1",
             "one activity, Temporal API, 1 client",
-            Temporal("sequence-1", W1, 1),
+            Temporal(Thin, Work::One, W1, 1),
             &[AtMost("p50", 1.2), AtMost("p99", 3.0)],
         ),
         row(
             "W1-T-16",
             "one activity, Temporal API, 16 clients",
-            Temporal("sequence-1", W1, 16),
+            Temporal(Thin, Work::One, W1, 16),
             &[],
         ),
         row(
             "W1-T-64",
             "one activity, Temporal API, 64 clients",
-            Temporal("sequence-1", W1, 64),
+            Temporal(Thin, Work::One, W1, 64),
             &[AtLeast("per_second", 3_000.0), SERVER_T, DISK],
         ),
         row(
             "W1-T-256",
             "one activity, Temporal API, 256 clients",
-            Temporal("sequence-1", W1, 256),
+            Temporal(Thin, Work::One, W1, 256),
             &[AtLeast("per_second", 3_200.0), AtMost("p99", 150.0)],
         ),
         row(
@@ -107,15 +114,39 @@ pub fn all() -> Vec<Row> {
             &[AtLeast("per_second", 7_000.0), AtMost("p99", 80.0)],
         ),
         row(
+            "W1-SDK-1",
+            "one activity, Temporal's Rust SDK, 1 client",
+            Temporal(Sdk, Work::One, 0.0, 1),
+            &[],
+        ),
+        named(row(
+            "W1-SDK-16",
+            "one activity, Temporal's Rust SDK, 16 clients",
+            Temporal(Sdk, Work::One, 0.0, 16),
+            &[],
+        )),
+        row(
+            "W1-SDK-64",
+            "one activity, Temporal's Rust SDK, 64 clients",
+            Temporal(Sdk, Work::One, 0.0, 64),
+            &[],
+        ),
+        row(
+            "W1-SDK-256",
+            "one activity, Temporal's Rust SDK, 256 clients",
+            Temporal(Sdk, Work::One, 0.0, 256),
+            &[],
+        ),
+        row(
             "W2-T-1",
             "ten activities in a row, Temporal API, 1 client",
-            Temporal("sequence-10", W2, 1),
+            Temporal(Thin, Work::Ten, W2, 1),
             &[AtMost("p50", 8.0)],
         ),
         row(
             "W2-T-64",
             "ten activities in a row, Temporal API, 64 clients",
-            Temporal("sequence-10", W2, 64),
+            Temporal(Thin, Work::Ten, W2, 64),
             &[AtLeast("per_second", 600.0), AtMost("bytes", 3_072.0)],
         ),
         row(
@@ -130,16 +161,28 @@ pub fn all() -> Vec<Row> {
             Stream(Sequence(10), 64),
             &[AtLeast("per_second", 1_200.0)],
         ),
+        named(row(
+            "W2-SDK-1",
+            "ten activities in a row, Temporal's Rust SDK, 1 client",
+            Temporal(Sdk, Work::Ten, 0.0, 1),
+            &[],
+        )),
+        row(
+            "W2-SDK-64",
+            "ten activities in a row, Temporal's Rust SDK, 64 clients",
+            Temporal(Sdk, Work::Ten, 0.0, 64),
+            &[],
+        ),
         row(
             "W3-T-1",
             "a hundred activities at once, Temporal API, 1 client",
-            Temporal("parallel-100", W3, 1),
+            Temporal(Thin, Work::Hundred, W3, 1),
             &[AtMost("p50", 20.0)],
         ),
         row(
             "W3-T-16",
             "a hundred activities at once, Temporal API, 16 clients",
-            Temporal("parallel-100", W3, 16),
+            Temporal(Thin, Work::Hundred, W3, 16),
             &[AtLeast("per_second", 100.0)],
         ),
         row(
@@ -154,17 +197,47 @@ pub fn all() -> Vec<Row> {
             Stream(Parallel(100), 16),
             &[AtLeast("per_second", 200.0)],
         ),
+        named(row(
+            "W3-SDK-1",
+            "a hundred activities at once, Temporal's Rust SDK, 1 client",
+            Temporal(Sdk, Work::Hundred, 0.0, 1),
+            &[],
+        )),
+        row(
+            "W3-SDK-16",
+            "a hundred activities at once, Temporal's Rust SDK, 16 clients",
+            Temporal(Sdk, Work::Hundred, 0.0, 16),
+            &[],
+        ),
         row(
             "W4",
             "workflows that sleep (--sleepers)",
-            Sleepers,
+            Sleepers(Thin),
             &[AtMost("memory_kb_per_sleeper", 1.0), AtMost("p99", 15.0)],
         ),
+        named(row(
+            "W4-SDK",
+            "the same, Temporal's Rust SDK",
+            Sleepers(Sdk),
+            &[],
+        )),
         row(
             "W5",
             "kill -9 under load",
-            Crash,
+            Crash(Thin),
             &[AtMost("kill_to_completion_s", 0.5)],
+        ),
+        row(
+            "W5-S",
+            "kill -9 under load, own stream",
+            CrashStream,
+            &[AtMost("kill_to_completion_s", 0.5)],
+        ),
+        row(
+            "W5-SDK",
+            "kill -9 under load, Temporal's Rust SDK",
+            Crash(Sdk),
+            &[],
         ),
         row(
             "W6-1",
@@ -190,23 +263,20 @@ pub fn all() -> Vec<Row> {
             Recovery,
             &[AtMost("recovery_s", 3.0)],
         ),
-        Row {
-            usual: false,
-            ..row(
-                "W1-full",
-                "W1-T-64 on a store of closed executions (--closed)",
-                Full("sequence-1", W1, 64),
-                &[AtLeast("per_second", 3_000.0), SERVER_T],
-            )
-        },
+        named(row(
+            "W1-full",
+            "W1-T-64 on a store of closed executions (--closed)",
+            Full(Work::One, W1, 64),
+            &[AtLeast("per_second", 3_000.0), SERVER_T],
+        )),
     ]
 }
 
-/// The rows that these names mean; the usual ones if there are none.
-pub fn chosen(names: &[String]) -> Result<Vec<Row>> {
+/// The rows that these names mean; the usual ones if there are none, of those that can be measured.
+pub fn chosen(names: &[String], sdk: bool) -> Result<Vec<Row>> {
     let mut rows = all();
     if names.is_empty() {
-        rows.retain(|row| row.usual);
+        rows.retain(|row| row.usual && (sdk || !row.needs_sdk()));
         return Ok(rows);
     }
     for name in names {
@@ -225,22 +295,31 @@ pub fn chosen(names: &[String]) -> Result<Vec<Row>> {
 }
 
 impl Row {
+    fn needs_sdk(&self) -> bool {
+        use Way::{Crash, Sleepers, Temporal};
+        matches!(
+            self.way,
+            Temporal(Staff::Sdk, ..) | Sleepers(Staff::Sdk) | Crash(Staff::Sdk)
+        )
+    }
+
     pub async fn measure(&self, plan: &Plan) -> Result<Measured> {
         let measured = match self.way {
-            Way::Temporal(kind, rpcs, clients) => {
+            Way::Temporal(staff, work, rpcs, clients) => {
                 let stage = Stage::set(plan).await?;
-                temporal(plan, stage, kind, rpcs, clients).await?
+                temporal(plan, stage, (staff, work), rpcs, clients).await?
             }
-            Way::Full(kind, rpcs, clients) => {
+            Way::Full(work, rpcs, clients) => {
                 let folder = folder()?;
                 replay::closed(&folder.path().join("data"), plan.closed).await?;
                 let stage = Stage::over(plan, folder).await?;
-                temporal(plan, stage, kind, rpcs, clients).await?
+                temporal(plan, stage, (Staff::Thin, work), rpcs, clients).await?
             }
             Way::Stream(shape, clients) => stream(plan, shape, clients).await?,
             Way::Socket(clients) => socket(plan, clients).await?,
-            Way::Sleepers => sleepers::measure(plan).await?,
-            Way::Crash => crash::measure(plan).await?,
+            Way::Sleepers(staff) => sleepers::measure(plan, staff).await?,
+            Way::Crash(staff) => crash::of_workflows(plan, staff).await?,
+            Way::CrashStream => crash::of_orchestrations(plan).await?,
             Way::Fold => replay::fold()?,
             Way::Recovery => replay::recovery(plan).await?,
         };
@@ -255,13 +334,15 @@ impl Row {
 async fn temporal(
     plan: &Plan,
     stage: Stage,
-    kind: &'static str,
+    (staff, work): (Staff, Work),
     rpcs: f64,
     clients: usize,
 ) -> Result<Measured> {
-    let worker = Owned::role(&["temporal-worker", &stage.grpc()])?;
-    let temporal = Temporal::to(&stage.grpc())?;
-    let client = Workflows { temporal, kind };
+    let worker = staff.start(plan, &stage, work).await?;
+    let client = Workflows {
+        temporal: Temporal::to(&stage.grpc())?,
+        kind: staff.kind(work),
+    };
     let mut clients = vec![client; clients];
     let measured = window(plan, stage, worker, &mut clients).await?;
     Ok(Measured { rpcs, ..measured })
@@ -269,16 +350,14 @@ async fn temporal(
 
 async fn stream(plan: &Plan, shape: Shape, clients: usize) -> Result<Measured> {
     let stage = Stage::set(plan).await?;
-    let key: Rc<str> = stage.project().await?.into();
-    let mut worker = Owned::role(&["stream-worker", &stage.grpc(), &key])?;
-    let output = worker.output().ok_or("the worker has no output")?;
-    let services: Rc<[String]> = vec![first_line(output).await?].into();
+    let key: Rc<str> = stage.project().await?.key.into();
+    let (worker, services) = stream::start(&stage, &key).await?;
     orchestrations(plan, stage, worker, &key, &services, shape, clients).await
 }
 
 async fn socket(plan: &Plan, clients: usize) -> Result<Measured> {
     let stage = Stage::set(plan).await?;
-    let key: Rc<str> = stage.project().await?.into();
+    let key: Rc<str> = stage.project().await?.key.into();
     let mut services = Vec::new();
     for name in ["echo-one", "echo-two", "echo-three"] {
         services.push(stage.service(&key, name).await?);
@@ -311,10 +390,7 @@ async fn orchestrations(
     shape: Shape,
     count: usize,
 ) -> Result<Measured> {
-    let mut clients = Vec::with_capacity(count);
-    for _ in 0..count {
-        clients.push(Orchestrations::over(&stage.http(), key, services, shape).await?);
-    }
+    let mut clients = Orchestrations::many(count, &stage.http(), key, services, shape).await?;
     window(plan, stage, worker, &mut clients).await
 }
 
@@ -356,6 +432,7 @@ async fn window<C: Client>(
         resident,
         bytes: bytes as f64 / all as f64,
         ready_after: stage.ready_after,
+        errors: C::errors_of(clients),
         ..Measured::default()
     })
 }

@@ -6,10 +6,10 @@ use futures_util::future::try_join_all;
 
 use crate::clients::Workflows;
 use crate::loops::Latencies;
-use crate::process::Owned;
 use crate::report::Measured;
+use crate::staff::{Staff, Work};
 use crate::stage::Stage;
-use crate::temporal::{Temporal, payloads};
+use crate::temporal::Temporal;
 use crate::text::Letters;
 use crate::{Plan, Result};
 
@@ -18,21 +18,20 @@ const SUBMITTERS: usize = 32;
 /// Beyond so many the submission takes longer than the short sleep.
 const MANY: usize = 20_000;
 
-pub async fn measure(plan: &Plan) -> Result<Measured> {
-    let kind = if plan.sleepers > MANY {
-        "sleep-100"
-    } else {
-        "sleep-30"
+pub async fn measure(plan: &Plan, staff: Staff) -> Result<Measured> {
+    let work = match plan.sleepers > MANY {
+        true => Work::LongSleep,
+        false => Work::Sleep,
     };
     let mut stage = Stage::set(plan).await?;
-    let worker = Owned::role(&["temporal-worker", &stage.grpc()])?;
+    let worker = staff.start(plan, &stage, work).await?;
     let client = Workflows {
         temporal: Temporal::to(&stage.grpc())?,
-        kind,
+        kind: staff.kind(work),
     };
     // One of them, so that connections and pollers are counted as idle.
     let first = Workflows {
-        kind: "sequence-1",
+        kind: staff.kind(Work::One),
         ..client.clone()
     };
     let run_id = first.start("load-first", "first").await?;
@@ -72,6 +71,7 @@ pub async fn measure(plan: &Plan) -> Result<Measured> {
         resident: end,
         bytes: bytes as f64 / count,
         ready_after: stage.ready_after,
+        errors: client.temporal.errors(),
         notes: vec![format!(
             "{:.2} KB of memory a sleeper ({before:.0} MB before, {asleep:.0} MB asleep); the times are how late the timers fired",
             (asleep - before) * 1_024.0 / count
@@ -98,11 +98,11 @@ async fn submit(
 
 /// How late it woke, microseconds.
 async fn woken(client: &Workflows, id: &str, run_id: &str, text: &str) -> Result<u32> {
-    let mut result = client.result(id, run_id.to_owned()).await?;
-    let late = result.payloads.pop();
-    if result != payloads(text) {
-        return Err(format!("sleeper {id} has another result than {text}: {result:?}").into());
+    let result = client.result(id, run_id.to_owned()).await?;
+    let json = result.payloads.first().map_or(&[][..], |only| &only.data);
+    let (told, late): (String, u32) = serde_json::from_slice(json)?;
+    if told != text {
+        return Err(format!("sleeper {id} has another result than {text}: {told}").into());
     }
-    let late: String = serde_json::from_slice(&late.unwrap_or_default().data)?;
-    Ok(late.parse()?)
+    Ok(late)
 }

@@ -25,6 +25,12 @@ pub struct Stage {
     pub ready_after: Duration,
 }
 
+/// A tenant of the engine: its namespace, and the key to it.
+pub struct Project {
+    pub id: String,
+    pub key: String,
+}
+
 /// An engine's data, not open.
 pub fn folder() -> Result<TempDir> {
     Ok(tempfile::tempdir()?)
@@ -85,13 +91,16 @@ impl Stage {
         bytes_in(self.folder.path())
     }
 
-    /// A project of its own, and its key.
-    pub async fn project(&self) -> Result<String> {
+    /// A project of its own.
+    pub async fn project(&self) -> Result<Project> {
         let mut http = Http::connect(&self.http()).await?;
         let project = http
             .post("/register/project", None, &json!({"name": "load"}))
             .await?;
-        text(&project, "apiKey")
+        Ok(Project {
+            id: text(&project, "id")?,
+            key: text(&project, "apiKey")?,
+        })
     }
 
     /// Registers a service that takes and gives `{"text": ...}`, and takes another text beside it.

@@ -1,6 +1,7 @@
 //! A worker on the engine's own stream: the Rust SDK, as anybody would use it.
 
 use std::io::Write as _;
+use std::rc::Rc;
 
 use clap::Args;
 use orchestrion_worker::{Failure, Service, Worker};
@@ -8,6 +9,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Result;
+use crate::process::{Owned, first_line};
+use crate::stage::Stage;
 
 /// Tasks that it takes at once.
 const WINDOW: u32 = 1_024;
@@ -24,6 +27,14 @@ pub struct Options {
 #[derive(Serialize, Deserialize, JsonSchema)]
 struct Echo {
     text: String,
+}
+
+/// Starts it, in a process of its own; the services that it registered.
+pub async fn start(stage: &Stage, key: &str) -> Result<(Owned, Rc<[String]>)> {
+    let mut worker = Owned::role(&["stream-worker", &stage.grpc(), key])?;
+    let output = worker.output().ok_or("the worker has no output")?;
+    let service = first_line(output).await?;
+    Ok((worker, vec![service].into()))
 }
 
 /// Serves; prints the service's id once it is registered.

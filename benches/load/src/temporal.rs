@@ -1,11 +1,14 @@
 //! The Temporal API as a client and a worker need it: calls by name, payloads, ids of methods.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use orchestrion_proto::prost::Message;
 use orchestrion_proto::temporal::api::common::v1::{Payload, Payloads};
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
@@ -29,6 +32,8 @@ macro_rules! method {
 #[derive(Clone)]
 pub struct Temporal {
     grpc: Grpc<Channel>,
+    key: Option<MetadataValue<Ascii>>,
+    errors: Rc<Cell<usize>>,
 }
 
 impl Temporal {
@@ -39,7 +44,22 @@ impl Temporal {
             .initial_stream_window_size(1024 * 1024)
             .initial_connection_window_size(4 * 1024 * 1024);
         let grpc = Grpc::new(endpoint.connect_lazy()).max_decoding_message_size(64 * 1024 * 1024);
-        Ok(Self { grpc })
+        Ok(Self {
+            grpc,
+            key: None,
+            errors: Rc::default(),
+        })
+    }
+
+    /// The same for whoever has a project's key.
+    pub fn keyed(self, key: &str) -> Result<Self> {
+        let key = Some(format!("Bearer {key}").parse()?);
+        Ok(Self { key, ..self })
+    }
+
+    /// Calls that came to nothing, and were made again.
+    pub fn errors(&self) -> usize {
+        self.errors.get()
     }
 
     pub async fn call<Q, A>(
@@ -56,7 +76,11 @@ impl Temporal {
         grpc.ready().await.map_err(unready)?;
         let path = PathAndQuery::from_static(method);
         let codec = ProstCodec::<Q, A>::default();
-        let answer = grpc.unary(Request::new(request), path, codec).await;
+        let mut request = Request::new(request);
+        if let Some(key) = &self.key {
+            request.metadata_mut().insert("authorization", key.clone());
+        }
+        let answer = grpc.unary(request, path, codec).await;
         answer.map(tonic::Response::into_inner)
     }
 
@@ -72,7 +96,10 @@ impl Temporal {
     {
         loop {
             match self.call(method, request.clone()).await {
-                Err(status) if is_away(&status) => tokio::time::sleep(PAUSE).await,
+                Err(status) if is_away(&status) => {
+                    self.errors.set(self.errors.get() + 1);
+                    tokio::time::sleep(PAUSE).await;
+                }
                 answer => return answer,
             }
         }
@@ -89,10 +116,15 @@ pub fn is_away(status: &Status) -> bool {
 
 /// A text as SDKs write it.
 pub fn payloads(text: &str) -> Payloads {
+    json_payloads(format!("\"{text}\""))
+}
+
+/// One value as SDKs write it.
+pub fn json_payloads(json: String) -> Payloads {
     let metadata = [("encoding".to_owned(), b"json/plain".to_vec())].into();
     let payload = Payload {
         metadata,
-        data: format!("\"{text}\"").into_bytes(),
+        data: json.into_bytes(),
         ..Default::default()
     };
     Payloads {

@@ -29,7 +29,7 @@ use orchestrion_proto::temporal::api::workflowservice::v1::{
 };
 use tokio::task::{LocalSet, spawn_local};
 
-use crate::temporal::{NAMESPACE, QUEUE, Temporal, is_away};
+use crate::temporal::{NAMESPACE, QUEUE, Temporal, is_away, json_payloads};
 use crate::{Result, method};
 
 const IDENTITY: &str = "load-worker";
@@ -76,6 +76,8 @@ struct Run {
     kind: Kind,
     input: Option<Payloads>,
     last: Option<Payloads>,
+    /// What each activity answered, as JSON; where all of them count.
+    texts: Vec<String>,
     scheduled: u32,
     completed: u32,
     timer: Option<SystemTime>,
@@ -312,6 +314,7 @@ impl Run {
             kind,
             input,
             last: None,
+            texts: Vec::new(),
             scheduled: 0,
             completed: 0,
             timer: None,
@@ -325,6 +328,9 @@ impl Run {
             Some(E::ActivityTaskCompletedEventAttributes(completed)) => {
                 self.completed += 1;
                 self.last.clone_from(&completed.result);
+                if let Kind::Parallel(_) = self.kind {
+                    self.texts.push(json_of(completed.result.as_ref()));
+                }
             }
             Some(E::TimerStartedEventAttributes(started)) => {
                 let wait = started.start_to_fire_timeout.map_or(0, |d| d.seconds);
@@ -346,18 +352,22 @@ impl Run {
             Kind::Sequence(_) => vec![complete(self.last.clone())],
             Kind::Parallel(steps) if self.scheduled == 0 => (0..steps).map(activity).collect(),
             Kind::Parallel(steps) if self.completed < steps => Vec::new(),
-            Kind::Parallel(_) => vec![complete(self.last.clone())],
+            Kind::Parallel(_) => vec![complete(Some(json_payloads(self.all())))],
             Kind::Sleep(seconds) if self.timer.is_none() => vec![timer(seconds)],
             Kind::Sleep(_) if !self.fired => Vec::new(),
             Kind::Sleep(_) => {
                 let due = self.timer.unwrap_or(UNIX_EPOCH);
                 let late = SystemTime::now().duration_since(due).unwrap_or_default();
-                let mut result = self.input.clone().unwrap_or_default();
-                let late = crate::temporal::payloads(&late.as_micros().to_string());
-                result.payloads.extend(late.payloads);
+                let text = json_of(self.input.as_ref());
+                let result = json_payloads(format!("[{text},{}]", late.as_micros()));
                 vec![complete(Some(result))]
             }
         }
+    }
+
+    /// Every answer, as one list.
+    fn all(&self) -> String {
+        format!("[{}]", self.texts.join(","))
     }
 
     fn activity(&self, number: u32, time: WireDuration) -> Command {
@@ -377,6 +387,13 @@ impl Run {
             C::ScheduleActivityTaskCommandAttributes(attributes),
         )
     }
+}
+
+fn json_of(payloads: Option<&Payloads>) -> String {
+    let first = payloads.and_then(|payloads| payloads.payloads.first());
+    first.map_or(String::new(), |first| {
+        String::from_utf8_lossy(&first.data).into_owned()
+    })
 }
 
 fn time_of(at: &Timestamp) -> SystemTime {

@@ -25,7 +25,7 @@ pub async fn connect(address: &str, namespace: &str) -> anyhow::Result<Client> {
 /// The options with every workflow of this crate.
 macro_rules! with_workflows {
     ($options:expr) => {{
-        use workflows::{chains, control, steps, waits};
+        use workflows::{chains, control, load, steps, waits};
         $options
             .register_workflow::<steps::OneActivity>()?
             .register_workflow::<steps::TenActivities>()?
@@ -46,6 +46,9 @@ macro_rules! with_workflows {
             .register_workflow::<chains::Counts>()?
             .register_workflow::<chains::Retried>()?
             .register_workflow::<waits::Waits>()?
+            .register_workflow::<load::OneBriefActivity>()?
+            .register_workflow::<load::Sleeps>()?
+            .register_workflow::<load::SleepsLong>()?
     }};
 }
 

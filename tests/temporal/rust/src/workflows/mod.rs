@@ -2,5 +2,6 @@
 
 pub mod chains;
 pub mod control;
+pub mod load;
 pub mod steps;
 pub mod waits;
