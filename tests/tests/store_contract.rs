@@ -56,6 +56,7 @@ contracts! {
     lists_newest_first
     namespaces_do_not_bleed
     dropping_indexes_keeps_the_truth
+    resting_changes_nothing
     keeps_large_values
     keeps_long_and_odd_ids
 }

@@ -75,6 +75,9 @@ pub trait Store: Send + Sync + 'static {
     /// Up to `limit` entries of a range, in key order, or backwards.
     fn scan(&self, range: &KeyRange, limit: usize, backwards: bool) -> Result<Page, StoreError>;
 
+    /// Nothing will be asked of it for a while: memory that only makes the newest quick to find may be given up. Decides nothing.
+    fn rest(&self) {}
+
     /// Drops every index family (queues, timers, visibility, snapshots); the engine rebuilds them from the truth.
     fn drop_indexes(&self) -> Result<(), StoreError>;
 }

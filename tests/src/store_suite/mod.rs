@@ -583,6 +583,32 @@ pub fn dropping_indexes_keeps_the_truth(store: &dyn Store) {
     );
 }
 
+/// Rest changes nothing, however often, and commits go on meanwhile.
+pub fn resting_changes_nothing(store: &dyn Store) {
+    let range = fill(
+        store,
+        vec![
+            put(truth("ns", "a"), "1"),
+            put(journal(0), "j"),
+            put(timer(2), "t"),
+        ],
+    );
+    for turn in 0..4 {
+        store.rest();
+        let (key, value) = (truth("ns", &format!("after {turn}")), format!("v{turn}"));
+        store
+            .commit(&batch(range, vec![put(key.clone(), &value)]))
+            .expect("the range is current");
+        assert_eq!(text(store, &key), Some(value));
+    }
+    assert_eq!(text(store, &truth("ns", "a")).as_deref(), Some("1"));
+    assert_eq!(text(store, &journal(0)).as_deref(), Some("j"));
+    assert_eq!(
+        keys(store, &KeyRange::timers(SHARD), 9, false),
+        (vec![timer(2)], false)
+    );
+}
+
 /// A value of 9 MB, above every block and buffer size, comes back byte for byte.
 pub fn keeps_large_values(store: &dyn Store) {
     let large = Bytes::from(

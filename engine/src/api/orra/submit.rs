@@ -104,17 +104,14 @@ pub(crate) async fn take(
         |key| keyed_orchestration_id(project.as_str(), key),
     );
     let workflow_id = WorkflowId::parse(&id).map_err(|e| ApiError::internal(&e))?;
-    let started_before = key.is_some() && api.handle.current_run(project, &workflow_id)?.is_some();
-    // A repeat is not judged again: services may have changed since.
-    let own = request.plan.as_ref().filter(|_| !started_before);
-    let hit = match own {
-        Some(_) => own_hit(api, project, request.asked(), &services).await?,
-        None => None,
+    let (plan, hit) = match judge(api, project, request, &services).await {
+        Ok(judged) => judged,
+        // A repeat is not refused for what was right before: services may have changed since.
+        Err(_) if key.is_some() && api.handle.current_run(project, &workflow_id)?.is_some() => {
+            (None, None)
+        }
+        Err(refused) => return Err(refused),
     };
-    let data = request.data.as_deref().unwrap_or_default();
-    let plan = own
-        .map(|draft| own_plan(draft, &services, data, hit.as_ref()))
-        .transpose()?;
     if request.webhook.is_some() {
         // Before the start: what ends at once is told as well.
         api.registrar.submission_signer(project, actor).await?;
@@ -161,6 +158,22 @@ pub(crate) async fn take(
         waited: wait.is_some(),
         services,
     })
+}
+
+/// The caller's own plan, if there is one, and the use case that it was judged under.
+async fn judge(
+    api: &Api,
+    project: &Namespace,
+    request: &Request,
+    services: &[Service],
+) -> Result<(Option<Plan>, Option<Hit>), ApiError> {
+    let Some(draft) = &request.plan else {
+        return Ok((None, None));
+    };
+    let hit = own_hit(api, project, request.asked(), services).await?;
+    let data = request.data.as_deref().unwrap_or_default();
+    let plan = own_plan(draft, services, data, hit.as_ref())?;
+    Ok((Some(plan), hit))
 }
 
 pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {

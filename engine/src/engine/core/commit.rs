@@ -2,6 +2,8 @@
 //!
 //! Invariant: after a failed commit, memory holds nothing that the store does not.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use orchestrion_history::ids::{Timestamp, WorkflowId};
 use orchestrion_history::snapshot;
@@ -17,10 +19,12 @@ use crate::engine::round::{Outgoing, Round, RunKey};
 use super::index::{lasting_lines, status_line, visibility};
 use super::{Core, Execution, PAUSE_AFTER_FAILURE};
 
-/// When so many executions were in memory, and all but one in `MANY_LEAVE_OF` have left it, the engine comes to rest: what they took is
-/// given back.
+/// When so many executions were in memory, and all but one in `MANY_LEAVE_OF` have left it since, the engine comes to rest: what they took
+/// is given back.
 const MANY_LEAVE: usize = 256;
 const MANY_LEAVE_OF: usize = 8;
+/// The store has written out by then what it only held in memory.
+const REST_AFTER: Duration = Duration::from_secs(1);
 /// A run that leaves memory gets a snapshot when so many records lie behind its last one.
 const SNAPSHOT_RECORDS_AT_EVICTION: u64 = 64;
 
@@ -332,6 +336,10 @@ impl Core {
 
     /// Keeps runs on disk only that nothing has happened to for a while, or the longest unused ones when there are too many.
     pub(super) fn evict(&mut self) {
+        if self.rest_at.is_some_and(|at| at <= self.now) {
+            self.rest_at = None;
+            crate::memory::give_back();
+        }
         if self.now >= self.next_idle_look {
             self.next_idle_look = self.now.plus(self.options.idle_after / 2);
             let idle = |execution: &Execution| {
@@ -340,10 +348,13 @@ impl Core {
             let idle = self.executions.iter().filter(|(_, e)| idle(e));
             let mut idle: Vec<RunKey> = idle.map(|(run, _)| run.clone()).collect();
             idle.sort_unstable();
-            let before = self.executions.len();
+            self.most_in_memory = self.most_in_memory.max(self.executions.len());
             self.leave_memory(idle);
-            if before >= MANY_LEAVE && self.executions.len() < before / MANY_LEAVE_OF {
-                crate::memory::give_back();
+            let left = self.executions.len();
+            if self.most_in_memory >= MANY_LEAVE && left < self.most_in_memory / MANY_LEAVE_OF {
+                self.most_in_memory = left;
+                self.store.rest();
+                self.rest_at = Some(self.now.plus(REST_AFTER));
             }
         }
         if self.executions.len() <= self.options.cached_executions_max {

@@ -120,7 +120,12 @@ impl Core {
             });
         }
         match self.fold(shard, namespace, run_id) {
-            Ok((state, interpreter, snapshot_records)) => Ok(Execution {
+            Ok(Folded {
+                state,
+                interpreter,
+                snapshot_records,
+                tail,
+            }) => Ok(Execution {
                 workflow_id: target.workflow_id.clone(),
                 shard,
                 indexed_due: state.next_due(),
@@ -138,7 +143,7 @@ impl Core {
                 relist: false,
                 last_used: self.rounds,
                 used_at: self.now,
-                tail: Tail::default(),
+                tail,
             }),
             Err(FoldError::Store(error)) if error.kind != StoreErrorKind::Corrupt => {
                 Err(error.into())
@@ -181,13 +186,12 @@ impl Core {
         }
     }
 
-    /// The state, the built-in code, and how many records its snapshot held.
     fn fold(
         &self,
         shard: ShardId,
         namespace: &Namespace,
         run_id: RunId,
-    ) -> Result<(MutableState, Option<Box<Interpreter>>, u64), FoldError> {
+    ) -> Result<Folded, FoldError> {
         let kept = self.store.get(&Key::Snapshot {
             shard,
             namespace: namespace.clone(),
@@ -205,10 +209,12 @@ impl Core {
             .unwrap_or_default();
         let snapshot_records = state.records;
         let mut interpreter: Option<Box<Interpreter>> = None;
+        let mut tail = Tail::default();
         let mut range = KeyRange::journal_from(shard, namespace, run_id, state.records + 1);
         loop {
             let page = self.store.scan(&range, 256, false)?;
             for (key, entry) in &page.entries {
+                tail.push(state.records + 1, entry.clone());
                 let mut fold = |record: &Record, bytes: usize| {
                     apply_sized(&mut state, record, bytes)
                         .map_err(|e| FoldError::Damaged(e.to_string()))?;
@@ -244,8 +250,24 @@ impl Core {
         if state.status == Status::Void {
             return Err(FoldError::Damaged("its journal is empty".to_owned()));
         }
-        Ok((state, interpreter, snapshot_records))
+        Ok(Folded {
+            state,
+            interpreter,
+            snapshot_records,
+            tail,
+        })
     }
+}
+
+/// What a journal says.
+struct Folded {
+    state: MutableState,
+    /// The built-in code, where the run is of such a type.
+    interpreter: Option<Box<Interpreter>>,
+    /// Records of its snapshot.
+    snapshot_records: u64,
+    /// The newest entries: whoever is handed a task of it asks for them next.
+    tail: Tail,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -126,6 +126,10 @@ pub struct Core {
     now: Timestamp,
     /// When idle executions are looked for.
     next_idle_look: Timestamp,
+    /// The most executions that an idle look found in memory since the engine last came to rest.
+    most_in_memory: usize,
+    /// When the engine came to rest and what its executions took is given back.
+    rest_at: Option<Timestamp>,
     /// The workers that have executions cached which are not in memory here.
     parked: HashMap<RunKey, Sticky>,
     /// The namespaces and queues of those.
@@ -170,6 +174,8 @@ impl Core {
             rounds: 0,
             now,
             next_idle_look: now,
+            most_in_memory: 0,
+            rest_at: None,
             parked: HashMap::new(),
             parked_names: Default::default(),
             paused_until: None,
@@ -191,6 +197,7 @@ impl Core {
         let due = [
             self.timers.next(),
             idle_look,
+            self.rest_at,
             self.next_offline_check,
             self.next_unsticking(),
             again,

@@ -251,10 +251,11 @@ impl Store for RocksStore {
             .ranges
             .read()
             .expect("no call panics while it holds the lock");
-        let mut bytes_expected = 0;
+        let (mut bytes_expected, mut ops_expected) = (0, 0);
         for write in &batch.shards {
             let held = ranges.get(usize::from(write.shard.0)).copied();
             admit(write, held.filter(|range| *range > NEVER_ACQUIRED))?;
+            ops_expected += write.ops.len();
             for op in &write.ops {
                 bytes_expected += match op {
                     Op::Put(_, value) => OP_BYTES + value.len(),
@@ -272,16 +273,25 @@ impl Store for RocksStore {
             self.family(&db, Family::Journal, "commit")?,
             self.family(&db, Family::Index, "commit")?,
         ];
-        let mut writes = WriteBatch::with_capacity_bytes(bytes_expected);
-        let mut bytes = Vec::with_capacity(OP_BYTES);
-        for op in batch.shards.iter().flat_map(|write| &write.ops) {
+        let mut keys = Vec::with_capacity(ops_expected * OP_BYTES);
+        let ops = batch.shards.iter().flat_map(|write| &write.ops);
+        let mut sorted = Vec::with_capacity(ops_expected);
+        sorted.extend(ops.map(|op| {
             let (Op::Put(key, _) | Op::Delete(key)) = op;
-            bytes.clear();
-            key.encode_into(&mut bytes);
-            let family = families[key.family() as usize];
+            let from = keys.len();
+            key.encode_into(&mut keys);
+            (key.family() as usize, from..keys.len(), op)
+        }));
+        // Neighbours in a table are found from each other. What is said of one key keeps its order.
+        sorted.sort_by(|(one, key, _), (other, than, _)| {
+            (one, &keys[key.clone()]).cmp(&(other, &keys[than.clone()]))
+        });
+        let mut writes = WriteBatch::with_capacity_bytes(bytes_expected);
+        for (family, key, op) in sorted {
+            let (family, key) = (families[family], &keys[key]);
             match op {
-                Op::Put(_, value) => writes.put_cf(family, &bytes, value),
-                Op::Delete(_) => writes.delete_cf(family, &bytes),
+                Op::Put(_, value) => writes.put_cf(family, key, value),
+                Op::Delete(_) => writes.delete_cf(family, key),
             }
         }
         db.write_opt(writes, &self.write)
@@ -332,6 +342,17 @@ impl Store for RocksStore {
                     None => error.at(range),
                 })
             }
+        }
+    }
+
+    fn rest(&self) {
+        let db = self.db();
+        let families = Family::ALL.map(|family| self.family(&db, family, "flush"));
+        let mut beside = FlushOptions::default();
+        beside.set_wait(false);
+        if let Ok(families) = families.into_iter().collect::<Result<Vec<_>, _>>() {
+            // What cannot be written out stays where it is; why not is told to the next commit.
+            _ = db.flush_cfs_opt(&families, &beside);
         }
     }
 
