@@ -11,12 +11,18 @@ fn main() -> ExitCode {
     orchestrion::cli::run()
 }
 
-/// The allocator gives free pages back a second after they are, but only when it is asked for something: at rest it never is.
+/// The allocator gives free pages back a second after they are, but only when it is asked for something: at rest it never is. The one of the
+/// C library, which RocksDB's memory comes from, keeps what lies below anything that is still in use.
 #[expect(
     unsafe_code,
-    reason = "the allocator's own call, which takes no pointer"
+    reason = "the allocators' own calls, which take no pointer"
 )]
 fn give_back() {
     // SAFETY: it may be called at any time, from any thread.
     unsafe { libmimalloc_sys::mi_collect(true) }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: as above.
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
