@@ -19,13 +19,13 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
 use crate::bad_lines::BadLines;
 use crate::project::Project;
-use crate::wait::PAUSE;
+use crate::wait::{PATIENCE, PAUSE};
 use orchestrations::Orchestrations;
 use workflows::Workflows;
 
@@ -103,18 +103,20 @@ impl Load {
         for (_, ledger) in self.ledgers() {
             ledger.stop.store(true, Ordering::Relaxed);
         }
+        let by = Instant::now() + patience;
         let reckoned = async {
-            let orchestrations = self.orchestrations.reckon().await;
-            let (workflows, attempts_lost) = self.workflows.reckon().await;
+            let orchestrations = self.orchestrations.reckon(by).await;
+            let (workflows, attempts_lost) = self.workflows.reckon(by).await;
             Reckoned {
                 orchestrations,
                 workflows,
                 attempts_lost,
             }
         };
-        tokio::time::timeout(patience, reckoned)
+        // What does not end says so itself; this is for an engine that does not answer.
+        tokio::time::timeout(patience + PATIENCE, reckoned)
             .await
-            .expect("everything that was accepted ends in time")
+            .expect("the engine answers while it is reckoned up")
     }
 }
 

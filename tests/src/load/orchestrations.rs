@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ impl Orchestrations {
     }
 
     /// How many there are, and how often callers had to ask again.
-    pub(super) async fn reckon(self) -> (usize, usize) {
+    pub(super) async fn reckon(self, by: Instant) -> (usize, usize) {
         for caller in self.callers {
             caller.await.unwrap();
         }
@@ -55,6 +56,7 @@ impl Orchestrations {
                 if view.has_ended() {
                     break view;
                 }
+                assert!(Instant::now() < by, "{n} does not end: {view:#?}");
                 tokio::time::sleep(PAUSE).await;
             };
             assert_eq!(view.status(), "completed", "{view:#?}");

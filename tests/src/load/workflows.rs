@@ -3,7 +3,7 @@
 //! An attempt whose answer is lost is timed out and tried again: an activity may run twice, but its outcome is recorded once.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrion_proto::temporal::api::common::v1::{
     Payload, Payloads, WorkflowExecution, WorkflowType,
@@ -68,14 +68,14 @@ impl Workflows {
     }
 
     /// How many there are and how often callers had to ask again, and how many attempts of their activities were lost.
-    pub(super) async fn reckon(mut self) -> ((usize, usize), usize) {
+    pub(super) async fn reckon(mut self, by: Instant) -> ((usize, usize), usize) {
         for caller in self.callers {
             caller.await.unwrap();
         }
         let mut attempts_lost = 0;
         let accepted = self.ledger.accepted();
         for (run_id, n) in &accepted {
-            let history = whole_history(&mut self.client, *n, run_id).await;
+            let history = whole_history(&mut self.client, (*n, run_id), by).await;
             attempts_lost += right(*n, &value(*n, self.padding), &history);
         }
         let listed = listed(&mut self.client).await;
@@ -184,7 +184,11 @@ impl Caller for Starter {
 }
 
 /// Of a run that comes to its end.
-async fn whole_history(client: &mut Client, n: u64, run_id: &str) -> Vec<HistoryEvent> {
+async fn whole_history(
+    client: &mut Client,
+    (n, run_id): (u64, &str),
+    by: Instant,
+) -> Vec<HistoryEvent> {
     let request = GetWorkflowExecutionHistoryRequest {
         namespace: NAMESPACE.to_owned(),
         execution: Some(WorkflowExecution {
@@ -203,6 +207,7 @@ async fn whole_history(client: &mut Client, n: u64, run_id: &str) -> Vec<History
         if ENDS.contains(&last) {
             return events;
         }
+        assert!(Instant::now() < by, "{n} does not end: {events:#?}");
         tokio::time::sleep(PAUSE).await;
     }
 }
