@@ -74,14 +74,14 @@ fn pick_tenant(world: &World) -> Tenant {
 }
 
 /// An execution that somebody asked for.
-fn pick(world: &World) -> Option<(String, Wanted)> {
+pub(super) fn pick(world: &World) -> Option<(String, Wanted)> {
     let ledger = world.ledger.borrow();
     let index = world.roll(ledger.executions.len() as u64) as usize;
     let (id, wanted) = ledger.executions.iter().nth(index)?;
     Some((id.clone(), wanted.clone()))
 }
 
-fn target(namespace: &Namespace, id: &str) -> Target {
+pub(super) fn target(namespace: &Namespace, id: &str) -> Target {
     Target {
         namespace: namespace.clone(),
         workflow_id: WorkflowId::parse(id).expect("ids of the simulation are ids"),
@@ -89,7 +89,11 @@ fn target(namespace: &Namespace, id: &str) -> Target {
     }
 }
 
-async fn ask(world: &World, target: &Target, request: &Request) -> Result<Accepted, Missed> {
+pub(super) async fn ask(
+    world: &World,
+    target: &Target,
+    request: &Request,
+) -> Result<Accepted, Missed> {
     world
         .call(|handle| {
             let (target, request) = (target.clone(), request.clone());

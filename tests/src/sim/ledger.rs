@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use orchestrion::engine::CallError;
 use orchestrion_history::ids::{Namespace, RunId};
 
+use super::holds::Holds;
+use super::operators::Operated;
 use super::script::Script;
 
 /// One run of a tenant.
@@ -74,6 +76,10 @@ pub struct Ledger {
     pub turns: BTreeMap<String, Turn>,
     /// Reverts that somebody was told would be run again: tenant, record, execution.
     pub retries: BTreeSet<(Namespace, String, String)>,
+    /// What operators hold back.
+    pub holds: Holds,
+    /// What operators were granted of activities, by mark.
+    pub operated: BTreeMap<String, Operated>,
     /// By tenant, run and scheduling event.
     pub holders: BTreeMap<(Namespace, RunId, i64), Held>,
     /// Workflow ids that somebody was told are out of service.

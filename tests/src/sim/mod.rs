@@ -16,6 +16,7 @@
 //! | the network, the clock | `shared.rs` |
 //! | the engine's process | `life.rs` |
 //! | callers | `clients.rs` |
+//! | those who pause, reset and change what runs | `operators.rs`, `holds.rs` |
 //! | those who look after what could not be undone | `people.rs` |
 //! | workers of workflow code and activities | `workers.rs`, `script.rs` |
 //! | services of orchestrations | `services.rs` |
@@ -33,10 +34,12 @@ pub mod dice;
 pub mod disk;
 pub mod executor;
 pub mod faults;
+pub mod holds;
 pub mod invariants;
 pub mod ledger;
 pub mod life;
 pub mod observer;
+pub mod operators;
 pub mod people;
 pub mod planners;
 pub mod receivers;
@@ -242,6 +245,7 @@ impl Stage {
         for tenant in world.tenants.borrow().iter() {
             let namespace = &tenant.namespace;
             world.spawn(people::look_after(world.clone(), namespace.clone()));
+            world.spawn(operators::operate(world.clone(), namespace.clone()));
             for _ in 0..2 {
                 number += 1;
                 world.spawn(workers::of_scripts(
@@ -281,6 +285,9 @@ impl Stage {
             }
             if self.steps.is_multiple_of(64) {
                 self.push_on();
+                let held = self.observer.open().filter_map(operators::held_back);
+                let held: Vec<_> = held.collect();
+                operators::let_go(&self.world, held);
             }
         }
         self.check(

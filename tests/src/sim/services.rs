@@ -16,7 +16,7 @@ use orchestrion_history::ids::{Namespace, TaskQueueName};
 use serde_json::{Value, json};
 
 use super::shared::{Door, World};
-use super::workers::{let_go, take};
+use super::workers::{let_go, not_held_back, take};
 
 /// What a handler came to: by idempotency key, the same whenever it is asked.
 #[derive(Debug, Clone)]
@@ -83,6 +83,9 @@ async fn connection(service: &Rc<Service>, door: &Door) {
                     world.complain("namespaces", what);
                 }
                 take(world, &dispatch, door.life, Some(session.id.0));
+                if world.door().is_some_and(|now| now.life == door.life) {
+                    not_held_back(world, &dispatch);
+                }
                 let (service, session) = (service.clone(), session.id);
                 world.spawn(async move {
                     handle(&service, dispatch, session.0).await;

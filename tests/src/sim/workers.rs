@@ -8,7 +8,7 @@ use orchestrion::engine::polling::{
 };
 use orchestrion::engine::{CallError, Dispatch, Handle, Leaving, Polled, Poller, Target};
 use orchestrion::seams;
-use orchestrion_history::ids::{Namespace, TaskQueueName};
+use orchestrion_history::ids::{Namespace, TaskQueueName, Timestamp};
 use orchestrion_history::record::Record;
 use orchestrion_history::request::{
     ActivityRef, CompleteActivity, CompleteWorkflowTask, FailActivity, FailWorkflowTask,
@@ -27,7 +27,7 @@ use orchestrion_proto::temporal::api::update::v1::{
     Acceptance, Outcome, Request as UpdateRequest, Response, outcome,
 };
 
-use super::ledger::{Held, Turn, is_refusal};
+use super::ledger::{Held, Ledger, Turn, is_refusal};
 use super::script;
 use super::shared::{Missed, World};
 
@@ -149,6 +149,9 @@ async fn poll(
         return None;
     }
     received(world, namespace, queue, &polled);
+    if world.door().is_some_and(|now| now.life == door.life) {
+        nothing_held_back(world, &polled);
+    }
     Some((door.handle, polled))
 }
 
@@ -172,6 +175,51 @@ fn received(world: &World, namespace: &Namespace, queue: &str, polled: &Polled) 
         let life = 0; // A polled attempt is with its worker through every restart.
         take(world, dispatch, life, None);
     }
+}
+
+/// What was handed out was not paused by then, as far as an operator had been told.
+fn nothing_held_back(world: &World, polled: &Polled) {
+    match polled {
+        Polled::WorkflowTask(task) => {
+            let (id, run) = (task.workflow_id.as_str(), task.run_id);
+            let since = (world.ledger.borrow().holds).since(&task.namespace, id, run, None);
+            came_in_time(world, since, task.start.at, || {
+                format!("a workflow task of {id}")
+            });
+        }
+        Polled::Activity(dispatch) => not_held_back(world, dispatch),
+        Polled::Query(_) => {}
+    }
+}
+
+/// The same of an attempt.
+pub fn not_held_back(world: &World, dispatch: &Dispatch) {
+    let since = held_since(&world.ledger.borrow(), dispatch);
+    came_in_time(world, since, dispatch.started_at, || {
+        format!("{} of {}", dispatch.activity_id, dispatch.workflow_id)
+    });
+}
+
+fn came_in_time(
+    world: &World,
+    since: Option<Timestamp>,
+    at: Timestamp,
+    what: impl FnOnce() -> String,
+) {
+    if let Some(since) = since.filter(|since| *since < at) {
+        let late = at.since(since);
+        let what = format!(
+            "{} was handed out {late:?} after its pause was granted",
+            what()
+        );
+        world.complain("held_back", what);
+    }
+}
+
+/// Since when no further attempt of this activity may start, as an operator was told.
+fn held_since(ledger: &Ledger, dispatch: &Dispatch) -> Option<Timestamp> {
+    let (id, activity) = (dispatch.workflow_id.as_str(), &dispatch.activity_id);
+    (ledger.holds).since(&dispatch.namespace, id, dispatch.run_id, Some(activity))
 }
 
 /// A worker holds this attempt now: nobody else may.
@@ -466,6 +514,8 @@ async fn act(world: &World, dispatch: Dispatch) {
         true => budget * 2,
         false => world.roll(budget / 2),
     };
+    // Who hears that it is paused, or is to begin anew, may stop at once.
+    let mut stops = false;
     if beat > 0 {
         let mut left = work;
         while left > beat / 2 {
@@ -478,17 +528,32 @@ async fn act(world: &World, dispatch: Dispatch) {
                 activity: activity.clone(),
                 details: None,
             }));
-            let _ = world
+            let held = held_since(&world.ledger.borrow(), &dispatch);
+            let said = world
                 .call(|handle| {
                     let (target, request) = (target.clone(), request.clone());
                     async move { handle.request(target, request).await }
                 })
                 .await;
+            let still = held.is_some() && held == held_since(&world.ledger.borrow(), &dispatch);
+            let Ok(Reply::Heartbeat { paused, reset, .. }) = said.map(|accepted| accepted.reply)
+            else {
+                continue;
+            };
+            if still && !paused {
+                let id = &dispatch.activity_id;
+                let what = format!("{id} of {} is not told of its pause", dispatch.workflow_id);
+                world.complain("held_back", what);
+            }
+            if (paused || reset) && world.roll(2) == 0 {
+                stops = true;
+                break;
+            }
         }
     } else {
         world.pause(work + 1).await;
     }
-    let fails = world.mishap(150);
+    let fails = stops || world.mishap(150);
     // The same answer may come twice: under one mark, since it is one answer.
     let mark = world.ledger.borrow_mut().mark("an activity's answer");
     let request = match fails {

@@ -7,6 +7,7 @@ use orchestrion_history::state::MutableState;
 use orchestrion_history::store::{Key, LineOf, QueueKind};
 use orchestrion_history::tasks;
 use orchestrion_proto::prost::Message as _;
+use orchestrion_proto::temporal::api::enums::v1::WorkflowExecutionStatus;
 use orchestrion_proto::v1::Visibility;
 
 use super::super::ledger::Run;
@@ -14,6 +15,30 @@ use super::super::observer::Shadow;
 use super::{Check, Invariant, View};
 
 pub(super) struct Indexes;
+
+/// The search attribute that says what of an open run is paused.
+const PAUSES: &str = "TemporalPauseInfo";
+
+fn pauses(state: &MutableState) -> BTreeSet<String> {
+    let mut said = BTreeSet::new();
+    if !state.is_running() {
+        return said;
+    }
+    if let Some(pause) = &state.paused {
+        said.insert(format!("Workflow:{}", state.workflow_id));
+        said.insert(format!("Reason:{}", pause.reason));
+    }
+    for activity in state.activities.values() {
+        if activity.paused.is_some() {
+            said.insert(format!("property:activityType={}", activity.activity_type));
+        }
+    }
+    said
+}
+
+fn listed(json: &[u8]) -> BTreeSet<String> {
+    serde_json::from_slice(json).unwrap_or_default()
+}
 
 /// What the indexes should hold of a run, as lines that can be compared and read.
 fn wanted(state: &MutableState) -> BTreeSet<String> {
@@ -37,10 +62,15 @@ fn wanted(state: &MutableState) -> BTreeSet<String> {
     if let Some(due) = state.next_due() {
         lines.insert(format!("timer {} of {}", due.0, state.workflow_id));
     }
-    let status = i32::from(state.status.wire());
+    // A paused run is listed as such; its head and its id know it as one that runs.
+    let status = match state.paused.is_some() && state.is_running() {
+        true => i32::from(WorkflowExecutionStatus::Paused),
+        false => i32::from(state.status.wire()),
+    };
     let closed = state.status.is_closed();
+    let problem = state.is_running() && state.problem.is_some();
     lines.insert(format!(
-        "listing {} {} {} {status} {} {} {} {} {}",
+        "listing {} {} {} {status} {} {} {} {} {} {:?}",
         state.workflow_id,
         state.workflow_type,
         state.task_queue,
@@ -48,7 +78,8 @@ fn wanted(state: &MutableState) -> BTreeSet<String> {
         state.closed_at,
         if closed { state.next_event_id - 1 } else { 0 },
         state.memo.len(),
-        state.search_attributes.len(),
+        state.search_attributes.len() + usize::from(problem),
+        pauses(state),
     ));
     let of_id = LineOf::Workflow(
         orchestrion_history::ids::WorkflowId::parse(&state.workflow_id).expect("it has an id"),
@@ -87,8 +118,10 @@ fn kept(shadow: &Shadow) -> Result<BTreeSet<String>, String> {
             Key::Timer { due, .. } => format!("timer {} of {}", due.0, text(value)),
             Key::Visibility { started, .. } => {
                 let row = Visibility::decode(&value[..]).map_err(|e| e.to_string())?;
+                let attributes = row.search_attributes.unwrap_or_default().indexed_fields;
+                let pauses = attributes.get(PAUSES);
                 format!(
-                    "listing {} {} {} {} {} {} {} {} {}",
+                    "listing {} {} {} {} {} {} {} {} {} {:?}",
                     row.workflow_id,
                     row.workflow_type,
                     row.task_queue,
@@ -97,8 +130,8 @@ fn kept(shadow: &Shadow) -> Result<BTreeSet<String>, String> {
                     row.closed_at,
                     row.history_length,
                     row.memo.map_or(0, |memo| memo.fields.len()),
-                    row.search_attributes
-                        .map_or(0, |attributes| attributes.indexed_fields.len()),
+                    attributes.len() - usize::from(pauses.is_some()),
+                    pauses.map_or_else(BTreeSet::new, |said| listed(&said.data)),
                 )
             }
             Key::Line { of, started, .. } => format!("line {of} {}", started.0),

@@ -7,6 +7,9 @@
 //! | replay equals state | folds of journals, the engine's memory, snapshots | `replay.rs` |
 //! | kept indexes equal rebuilt ones | folds of journals, index family, heads, current runs | `indexes.rs` |
 //! | one writer per shard | batches and the range ids of that moment | `one_writer.rs` |
+//! | what operators were granted is done, or was so already | what they were told, journals | `operators.rs` |
+//! | what is paused is handed out to nobody | journals, what operators were told, what workers were handed | `held_back.rs` |
+//! | nothing that happens to a run is left unseen | journals | `unseen.rs` |
 //! | each attempt has one outcome and one holder | journals, what workers were handed | `outcomes.rs` |
 //! | a revert that is run again is run once at a time until it is undone | records of what could not be undone, journals | `retries.rs` |
 //! | each turn is what its code makes of what it counts as having seen | journals, what workers had seen | `turns.rs` |
@@ -21,9 +24,11 @@
 pub mod acknowledged;
 pub mod closed;
 pub mod ends;
+pub mod held_back;
 pub mod indexes;
 pub mod namespaces;
 pub mod one_writer;
+pub mod operators;
 pub mod outcomes;
 pub mod plans;
 pub mod refused;
@@ -32,6 +37,7 @@ pub mod retention;
 pub mod retries;
 pub mod turns;
 pub mod undo;
+pub mod unseen;
 pub mod webhooks;
 
 use std::collections::BTreeSet;
@@ -107,6 +113,9 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(closed::Closed::default()),
         Box::new(retention::Retention),
         Box::new(indexes::Indexes),
+        Box::new(operators::Operators::default()),
+        Box::new(held_back::HeldBack::default()),
+        Box::new(unseen::Unseen::default()),
         Box::new(outcomes::Outcomes::default()),
         Box::new(turns::Turns),
         Box::new(retries::Retries::default()),

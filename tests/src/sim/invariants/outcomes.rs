@@ -25,7 +25,7 @@ struct Seen {
     /// Attempts that a worker has, by scheduling event.
     started: BTreeMap<i64, i32>,
     failed: BTreeSet<(i64, i32)>,
-    /// Activities whose next attempt waits for its time.
+    /// Activities whose next attempt waits for its time, after a failure or because an operator said so.
     backing_off: BTreeSet<i64>,
     fires: BTreeMap<i64, i64>,
     wanted: Option<String>,
@@ -53,7 +53,7 @@ impl Seen {
                 }
             }
             Record::Note(note) => match &note.kind {
-                Some(kind) => self.note(kind),
+                Some(kind) => self.note(note.at, kind),
                 None => Ok(()),
             },
         }
@@ -128,8 +128,27 @@ impl Seen {
         }
     }
 
-    fn note(&mut self, kind: &note::Kind) -> Check {
+    /// An operator said when an attempt that does not run may start.
+    fn due(&mut self, event: i64, at: i64, due_at: i64) {
+        if self.started.contains_key(&event) {
+            return;
+        }
+        match due_at > at {
+            true => _ = self.backing_off.insert(event),
+            false => _ = self.backing_off.remove(&event),
+        }
+    }
+
+    fn note(&mut self, at: i64, kind: &note::Kind) -> Check {
         match kind {
+            note::Kind::ActivityUnpaused(n) => {
+                self.due(n.scheduled_event_id, at, n.due_at);
+                Ok(())
+            }
+            note::Kind::ActivityReset(n) => {
+                self.due(n.scheduled_event_id, at, n.due_at);
+                Ok(())
+            }
             note::Kind::ActivityAttemptStarted(a) => {
                 let event = a.scheduled_event_id;
                 match self.started.insert(event, a.attempt) {
