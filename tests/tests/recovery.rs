@@ -257,6 +257,38 @@ async fn a_full_disk_refuses_and_loses_nothing() {
     engine.stop();
 }
 
+/// Two engines over one store: the second takes back what the first's workers have, and ends.
+#[tokio::test]
+async fn what_another_engine_took_back_is_handed_out_again() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = ManualClock::at(EPOCH);
+    let first = engine(&store, &clock);
+    let handle = first.handle();
+    let queue = TaskQueueName::parse("s_one").unwrap();
+    let attached = handle.attach(Some(tenant()), queue, "worker".to_owned(), 8);
+    let mut session = attached.await.unwrap();
+    handle.start(tenant(), start("o_1")).await.unwrap();
+    let mut had = Vec::new();
+    for _ in 0..2 {
+        had.push(session.tasks.recv().await.unwrap().activity_id);
+    }
+    engine(&store, &clock).stop();
+
+    let refused = handle.start(tenant(), start("o_2")).await.unwrap_err();
+    assert!(matches!(refused, CallError::Unavailable(_)), "{refused}");
+    clock.advance(Duration::from_secs(1));
+    handle.state(target("o_1")).await.unwrap();
+    let mut again = Vec::new();
+    for _ in 0..2 {
+        let patience = Duration::from_secs(20);
+        let dispatch = tokio::time::timeout(patience, session.tasks.recv()).await;
+        let dispatch = dispatch.expect("what was taken back is handed out again");
+        again.push(dispatch.unwrap().activity_id);
+    }
+    assert_eq!(again, had);
+    first.stop();
+}
+
 #[tokio::test]
 async fn closed_runs_leave_after_their_retention_and_open_ones_stay() {
     let store = MemoryStore::new();

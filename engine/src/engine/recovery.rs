@@ -126,8 +126,9 @@ impl Core {
             marked: false,
             look_at: Timestamp::ZERO,
         };
-        if self.matching.is_owned(&task.key()) {
-            return Ok(()); // A session of this process still has it.
+        // A session of this process still has it, unless another engine took it back meanwhile: then it waits.
+        if !is_waiting && self.matching.is_owned(&task.key()) {
+            return Ok(());
         }
         let run = (namespace.clone(), *run_id);
         if *kind == QueueKind::Workflow && self.has_volatile_start(&run, *event_id) {

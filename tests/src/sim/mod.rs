@@ -548,6 +548,10 @@ impl Stage {
         self.contested = true;
         self.world
             .say(|| format!("life {} is not dead", zombie.number));
+        // What the other's services have it may take back, and whoever gets it then has it rightly.
+        let mut ledger = self.world.ledger.borrow_mut();
+        ledger.holders.retain(|_, held| held.session.is_none());
+        drop(ledger);
         let now = self.world.now();
         // What its own workers put is theirs alone: they ended with it.
         let asked = zombie.calls.try_iter();
