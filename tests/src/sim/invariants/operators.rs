@@ -7,7 +7,9 @@ use orchestrion_history::record::Record;
 use orchestrion_history::replay;
 use orchestrion_history::request::ActivityChoice;
 use orchestrion_history::state::{Activity, MutableState, Stage};
+use orchestrion_proto::prost::Message as _;
 
+use super::super::ledger::marks_in;
 use super::super::operators::{Act, Operated};
 use super::{Check, Invariant, View};
 
@@ -44,6 +46,24 @@ fn was_so(state: &MutableState, operated: &Operated) -> bool {
     !meant.is_empty() && meant.iter().all(is_so)
 }
 
+/// Whether there is nothing left to do behind the last record that it left.
+fn is_so_behind(records: &[Record], mark: &str, operated: &Operated) -> Result<bool, String> {
+    if matches!(operated.act, Act::Reset | Act::Change) {
+        return Ok(true);
+    }
+    let last = records.iter().rposition(|record| carries(record, mark));
+    let state = replay::fold(&records[..last.map_or(0, |last| last + 1)]);
+    Ok(was_so(&state.map_err(|e| e.to_string())?, operated))
+}
+
+fn carries(record: &Record, mark: &str) -> bool {
+    let bytes = match record {
+        Record::Event(event) => event.encode_to_vec(),
+        Record::Note(note) => note.encode_to_vec(),
+    };
+    marks_in(&bytes).any(|other| other == mark)
+}
+
 /// Whether there was nothing to do at some moment between the question and its answer.
 fn was_so_then(records: &[Record], operated: &Operated) -> Result<bool, String> {
     let mut state = MutableState::default();
@@ -71,7 +91,13 @@ impl Operators {
             return Ok(());
         }
         if shadow.marks.contains(mark) {
-            self.found.insert(mark.to_owned());
+            if self.found.insert(mark.to_owned()) && !is_so_behind(&shadow.records, mark, operated)?
+            {
+                return Err(format!(
+                    "{:?} of {:?} of {id} stands as {mark} in its journal, and is not so by it",
+                    operated.act, operated.choice
+                ));
+            }
             return Ok(());
         }
         if self.found.contains(mark) {
