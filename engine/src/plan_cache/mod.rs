@@ -255,7 +255,7 @@ impl PlanCache {
         let (handle, memory, namespace) =
             (self.handle.clone(), self.entries.clone(), namespace.clone());
         let (done, answer) = tokio::sync::oneshot::channel();
-        seams::spawn(async move {
+        seams::beside(async move {
             let result = handle.put(ops).await;
             if result.is_ok() {
                 let mut memory = memory.write().unwrap_or_else(PoisonError::into_inner);

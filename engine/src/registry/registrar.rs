@@ -242,7 +242,7 @@ impl Registrar {
         );
         let (done, answer) = oneshot::channel();
         let (handle, registry) = (self.handle.clone(), self.registry.clone());
-        seams::spawn(async move {
+        seams::beside(async move {
             let result = handle.put(ops).await;
             if result.is_ok() {
                 registry.apply(records);

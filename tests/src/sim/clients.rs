@@ -270,15 +270,21 @@ async fn restart(world: &World, tenant: &Tenant, id: &str, start: StartWorkflow)
 
 async fn start_plan(world: &World, tenant: &Tenant) {
     let id = format!("o{}", world.ledger.borrow().executions.len());
-    let by_model = world.roll(2) == 0;
+    let kind = world.roll(4);
     let count = 1 + world.roll(5);
     let services: Vec<(String, String)> = (0..count)
         .map(|_| world.dice.borrow_mut().pick(&tenant.services).clone())
         .collect();
     let ids: Vec<String> = services.iter().map(|(id, _)| id.clone()).collect();
-    let (content, plan) = match by_model {
-        true => (planners::action(&id, &ids), None),
-        false => (
+    let (content, plan) = match kind {
+        0 => (planners::action(&id, &ids), None),
+        // One of a few that others ask for as well, in both tenants.
+        1 | 2 => {
+            let shared: [&[&str]; 3] = [&["plain"], &["red", "blue"], &["blue", "plain", "red"]];
+            let names = *world.dice.borrow_mut().pick(&shared);
+            (planners::shared_action(names), None)
+        }
+        _ => (
             format!("do {id}"),
             Some(random_plan(world, tenant, &services)),
         ),

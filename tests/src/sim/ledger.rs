@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use orchestrion::engine::CallError;
-use orchestrion_history::ids::{Namespace, RunId};
+use orchestrion_history::ids::{Namespace, RunId, Timestamp};
 
 use super::holds::Holds;
 use super::operators::Operated;
@@ -76,6 +76,10 @@ pub struct Ledger {
     pub turns: BTreeMap<String, Turn>,
     /// Reverts that somebody was told would be run again: tenant, record, execution.
     pub retries: BTreeSet<(Namespace, String, String)>,
+    /// Descriptions of services that their owners were told are registered, by tenant and service: which, and since when.
+    pub described: BTreeMap<(Namespace, String), Vec<(u64, Timestamp)>>,
+    /// Plans of a tenant that somebody was told are forgotten: what was kept before the first moment, from the second on.
+    pub forgotten: Vec<(Namespace, Timestamp, Timestamp)>,
     /// What operators hold back.
     pub holds: Holds,
     /// What operators were granted of activities, by mark.

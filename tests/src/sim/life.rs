@@ -15,6 +15,7 @@ use orchestrion::orchestration::desk::Desk;
 use orchestrion::orchestration::planning;
 use orchestrion::outbox::{Notifier, Outbox, Worker};
 use orchestrion::plan::Service;
+use orchestrion::plan_cache::{CacheSettings, PlanCache};
 use orchestrion::planner::Planner;
 use orchestrion::registry::{
     NewProject, Registrar, Registration, Registry, ServiceKind, WebhookUrl,
@@ -82,12 +83,35 @@ pub fn services_of(tenant: &Tenant) -> Vec<Service> {
         .map(|(id, name)| Service {
             id: id.clone(),
             name: name.clone(),
-            description: format!("does {name}"),
+            description: described(name, 0),
             input_schema: json!({"type": "object"}).into(),
             output_schema: output(),
             revertible: name != "plain",
         })
         .collect()
+}
+
+/// How a service is described, the first time and whenever its owner describes it anew.
+fn described(name: &str, version: u64) -> String {
+    format!("does {name}, version {version}")
+}
+
+/// Which of its descriptions this is.
+pub fn version_of(description: &str) -> Option<u64> {
+    description.rsplit("version ").next()?.parse().ok()
+}
+
+/// What an owner says of a service; `id`: it has one already.
+pub fn registration(id: Option<String>, name: &str, version: u64) -> Registration {
+    Registration {
+        id,
+        kind: ServiceKind::Service,
+        name: name.to_owned(),
+        description: described(name, version),
+        input_schema: json!({"type": "object"}),
+        output_schema: output(),
+        revertible: name != "plain",
+    }
 }
 
 fn output() -> serde_json::Value {
@@ -128,15 +152,27 @@ impl Life {
         let chance: Arc<dyn Chance> = Arc::new(SeededChance::new(seed ^ 2));
         let clock: Arc<dyn Clock> = Arc::new(world.clock.clone());
         let registrar = Registrar::new(registry.clone(), handle.clone(), chance, clock.clone());
-        let compensations =
-            Compensations::new(handle.clone(), registrar, clock, &Settings::default());
+        let settings = Settings::default();
+        let compensations = Compensations::new(handle.clone(), registrar.clone(), clock, &settings);
         let services = registry.clone();
+        let tenants = world.tenants.borrow();
+        let plans = PlanCache::load(
+            &with.disk,
+            tenants.iter().map(|tenant| tenant.namespace.clone()),
+            CacheSettings::default(),
+            handle.clone(),
+            (
+                Arc::new(world.clock.clone()),
+                Arc::new(SeededChance::new(seed ^ 3)),
+            ),
+            registrar.acts().clone(),
+        )?;
         let desk = Desk {
             planner: Planner::Llm(Box::new(with.model.planner(world.clock.clone()))),
             services: Box::new(move |namespace| services.services(namespace)),
             groundings: Box::new(move |namespace| registry.groundings(namespace)),
             matcher: Matcher::default(),
-            cache: None,
+            cache: Some(plans.clone()),
         };
         let owner = Owner::Process(number);
         world.spawner.spawn(owner, worker.run(committed, stopped));
@@ -151,6 +187,8 @@ impl Life {
         let door = Door {
             handle,
             compensations,
+            registrar,
+            plans,
             life: number,
         };
         *world.door.borrow_mut() = Some(door);
@@ -212,15 +250,7 @@ async fn tenant(registrar: &Registrar, name: &str) -> Tenant {
     let namespace = Namespace::parse(&id).expect("a project's id names a tenant");
     let mut services = Vec::new();
     for name in ["plain", "red", "blue"] {
-        let registration = Registration {
-            id: None,
-            kind: ServiceKind::Service,
-            name: name.to_owned(),
-            description: format!("does {name}"),
-            input_schema: json!({"type": "object"}),
-            output_schema: output(),
-            revertible: name != "plain",
-        };
+        let registration = registration(None, name, 0);
         let service = registrar
             .register_service(&namespace, registration, &Actor::ENGINE)
             .await

@@ -19,7 +19,7 @@
 //! | those who pause, reset and change what runs | `operators.rs`, `holds.rs` |
 //! | those who look after what could not be undone | `people.rs` |
 //! | workers of workflow code and activities | `workers.rs`, `script.rs` |
-//! | services of orchestrations | `services.rs` |
+//! | services of orchestrations, and who owns them | `services.rs`, `owners.rs` |
 //! | the model's server, webhooks' receivers | `planners.rs`, `receivers.rs` |
 //! | what goes wrong | `faults.rs` |
 //! | what those outside know | `ledger.rs` |
@@ -40,6 +40,7 @@ pub mod ledger;
 pub mod life;
 pub mod observer;
 pub mod operators;
+pub mod owners;
 pub mod people;
 pub mod planners;
 pub mod receivers;
@@ -68,7 +69,7 @@ use self::disk::{Killed, SimDisk, Written};
 use self::executor::{Executor, Owner};
 pub use self::faults::Profile;
 use self::faults::{Strike, strike};
-use self::invariants::{Invariant, View};
+use self::invariants::{Invariant, View, cached};
 use self::ledger::Run;
 use self::life::{Life, Surrounded, found};
 use self::observer::{News, Observer};
@@ -99,6 +100,8 @@ pub struct Report {
     pub left: usize,
     /// Reverts that were asked for again.
     pub retries: usize,
+    /// Plans that came from the cache.
+    pub cached: usize,
 }
 
 /// A world in which something did not hold.
@@ -246,6 +249,7 @@ impl Stage {
             let namespace = &tenant.namespace;
             world.spawn(people::look_after(world.clone(), namespace.clone()));
             world.spawn(operators::operate(world.clone(), namespace.clone()));
+            world.spawn(owners::own(world.clone(), tenant.clone()));
             for _ in 0..2 {
                 number += 1;
                 world.spawn(workers::of_scripts(
@@ -743,6 +747,7 @@ impl Stage {
             seen: records.map(|record| record.type_name()).collect(),
             left: runs().filter(|shadow| shadow.left).count(),
             retries: records_of_failures.map(|record| record.retries.len()).sum(),
+            cached: runs().filter(|shadow| cached::is_cached(shadow)).count(),
         }
     }
 }

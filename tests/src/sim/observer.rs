@@ -11,7 +11,9 @@ use orchestrion_history::ids::{Namespace, RunId, ShardId};
 use orchestrion_history::record::Record;
 use orchestrion_history::replay;
 use orchestrion_history::state::MutableState;
-use orchestrion_history::store::{Family, Key, KeyRange, MemoryStore, Op, Store, read_entry};
+use orchestrion_history::store::{
+    Family, Key, KeyRange, MemoryStore, Op, RegistryKind, Store, read_entry,
+};
 use orchestrion_proto::prost::Message as _;
 use orchestrion_proto::v1::{CompensationFailure, CurrentRun, RevertRetry, RunHead};
 
@@ -67,6 +69,8 @@ pub struct Observer {
     pub current: BTreeMap<(Namespace, String), CurrentRun>,
     /// What could not be undone, by tenant and id.
     pub compensations: BTreeMap<(Namespace, String), CompensationFailure>,
+    /// Plans that were kept to be used again, by tenant and id; those that are gone as well.
+    pub plans: BTreeSet<(Namespace, String)>,
     /// By mark, the runs whose records carry it.
     pub marks: BTreeMap<String, BTreeSet<Run>>,
     damage: BTreeSet<Run>,
@@ -94,6 +98,7 @@ impl Observer {
         *self = Self {
             trace: std::mem::take(&mut self.trace),
             damage: std::mem::take(&mut self.damage),
+            plans: std::mem::take(&mut self.plans),
             ..Self::default()
         };
         let mut news = News::default();
@@ -145,8 +150,12 @@ impl Observer {
         let runs = self.runs.keys();
         let namespaces: BTreeSet<Namespace> = runs.map(|(of, _)| of.clone()).collect();
         for namespace in namespaces {
-            let range = KeyRange::compensations(ShardId::REGISTRY, &namespace);
-            for (key, value) in scan(disk, &range) {
+            let shard = ShardId::REGISTRY;
+            let ranges = [
+                KeyRange::compensations(shard, &namespace),
+                KeyRange::registry_kind(shard, &namespace, RegistryKind::PlanCache),
+            ];
+            for (key, value) in ranges.iter().flat_map(|range| scan(disk, range)) {
                 self.see(disk, Op::Put(key, value), &mut news)?;
             }
         }
@@ -249,6 +258,17 @@ impl Observer {
                 let id = (namespace.clone(), id.clone());
                 news.compensations.insert(id.clone());
                 self.compensations.insert(id, record);
+            }
+            (
+                Key::Registry {
+                    namespace,
+                    kind: RegistryKind::PlanCache,
+                    id,
+                    ..
+                },
+                Some(_),
+            ) => {
+                self.plans.insert((namespace.clone(), id.clone()));
             }
             (Key::Outbox { .. }, value) => news.outbox.push((key, value)),
             (key, value) if key.family() == Family::Index => {

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 
 use super::dice::Dice;
 
+/// The input in which a task of a shared action carries how its service was described to the model.
+pub const DESCRIBED: &str = "described";
 /// How long a call may take.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
@@ -70,28 +72,62 @@ pub fn action(id: &str, services: &[String]) -> String {
     format!("@@{id}@@ with %%{}%%", services.join(" "))
 }
 
+/// An action that many ask for in the same words: it says the names of the services to use.
+pub fn shared_action(names: &[&str]) -> String {
+    format!("@@shared@@ by &&{}&&", names.join(" "))
+}
+
 fn between<'a>(text: &'a str, sign: &str) -> Option<&'a str> {
     text.split(sign).nth(1)
 }
 
-/// The plan for an action: one task after the other.
-pub fn tasks(services: &[&str]) -> Value {
-    let tasks = services.iter().enumerate().map(|(n, service)| {
+/// The plan for an action: one task after the other. Whoever was described says how.
+fn tasks<'a>(services: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> Value {
+    let services = services.into_iter().enumerate();
+    let tasks = services.map(|(n, (service, described))| {
         let mut input = json!({"n": n});
         if n > 0 {
             input["from"] = json!(format!("$task{n}.value"));
+        }
+        if let Some(described) = described {
+            input[DESCRIBED] = json!(described);
         }
         json!({"id": format!("task{}", n + 1), "service": service, "input": input})
     });
     json!({"tasks": tasks.collect::<Vec<_>>()})
 }
 
+/// What a prompt says of the services: their lines.
+fn services_in(body: &str) -> Vec<Value> {
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let text = body["messages"][0]["content"].as_str().unwrap_or_default();
+    let block = text.split("\n<services>\n").nth(1).unwrap_or_default();
+    let lines = block.lines().take_while(|line| *line != "</services>");
+    lines
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+/// The plan for the action in a prompt.
+fn plan(body: &str) -> Value {
+    let known = services_in(body);
+    let called = |name: &str| {
+        let service = known.iter().find(|service| service["name"] == name)?;
+        Some((service["id"].as_str()?, service["description"].as_str()))
+    };
+    match between(body, "&&") {
+        Some(names) => tasks(names.split_whitespace().filter_map(called)),
+        None => {
+            let ids = between(body, "%%").unwrap_or_default();
+            tasks(ids.split_whitespace().map(|id| (id, None)))
+        }
+    }
+}
+
 impl Model for SimModel {
     fn complete(&self, body: String) -> BoxFuture<'static, Result<(u16, Vec<u8>), String>> {
         let id = between(&body, "@@").unwrap_or_default().to_owned();
-        let services = between(&body, "%%").unwrap_or_default();
-        let services: Vec<&str> = services.split_whitespace().collect();
-        let good = tasks(&services);
+        let good = plan(&body);
         let (wait, answer) = {
             let mut inner = self.inner();
             inner.asked.push(id);
@@ -109,7 +145,7 @@ impl Model for SimModel {
             match kind {
                 0 => (wait, says("I cannot say.".to_owned())),
                 1 => (wait, says("```json\n{\"tasks\": [{\"id\": ".to_owned())),
-                2 => (wait, says(tasks(&["s_unknown"]).to_string())),
+                2 => (wait, says(tasks([("s_unknown", None)]).to_string())),
                 3 => (wait, says(String::new())),
                 4 => (wait, Ok((500, b"out of order".to_vec()))),
                 5 => (wait, Ok((200, b"\xff\xfe no JSON".to_vec()))),

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use orchestrion::compensations::Compensations;
 use orchestrion::engine::{CallError, Handle};
+use orchestrion::plan_cache::PlanCache;
+use orchestrion::registry::Registrar;
 use orchestrion::seams::{self, Clock, ManualClock};
 use orchestrion_history::ids::{Namespace, Timestamp};
 
@@ -33,6 +35,10 @@ pub struct Door {
     pub handle: Handle,
     /// What people decide about compensations that failed.
     pub compensations: Compensations,
+    /// Where services are registered.
+    pub registrar: Registrar,
+    /// Plans that were made before.
+    pub plans: PlanCache,
     /// Which life of the engine it is.
     pub life: u64,
 }

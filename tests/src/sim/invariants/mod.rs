@@ -14,6 +14,7 @@
 //! | a revert that is run again is run once at a time until it is undone | records of what could not be undone, journals | `retries.rs` |
 //! | each turn is what its code makes of what it counts as having seen | journals, what workers had seen | `turns.rs` |
 //! | a recorded answer of the model is not asked for again | journals, the model's own book | `plans.rs` |
+//! | a plan that was made before serves its own tenant, and the services it was made for | journals, the registry, what owners were told | `cached.rs` |
 //! | undoing is newest first, each success once | journals | `undo.rs` |
 //! | a closed execution stays closed | journals, heads | `closed.rs` |
 //! | closed runs leave when their retention is over, wholly and for good | the disk, journals | `retention.rs` |
@@ -22,6 +23,7 @@
 //! | tenants never mix | batches, journals, what anybody got | `namespaces.rs` |
 
 pub mod acknowledged;
+pub mod cached;
 pub mod closed;
 pub mod ends;
 pub mod held_back;
@@ -121,6 +123,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(retries::Retries::default()),
         Box::new(undo::Undo::default()),
         Box::new(plans::Plans::default()),
+        Box::new(cached::Cached::default()),
         Box::new(webhooks::Webhooks::default()),
         Box::new(namespaces::Namespaces::default()),
         Box::new(ends::Ends),
