@@ -44,8 +44,11 @@ impl Core {
             match self.load(shard, target, run_id) {
                 Ok(execution) => _ = self.executions.insert(run.clone(), execution),
                 Err(error) => {
-                    self.current
-                        .remove(&(target.namespace.clone(), target.workflow_id.clone()));
+                    // Somebody may ask for another run than the newest, which this round may have begun.
+                    let id = (target.namespace.clone(), target.workflow_id.clone());
+                    if self.current.get(&id) == Some(&run_id) {
+                        self.current.remove(&id);
+                    }
                     return Err(error);
                 }
             }

@@ -66,7 +66,8 @@ impl Invariant for Unseen {
                 continue;
             };
             let state = &shadow.state;
-            let waits = state.paused.is_some() || state.first_task_at > view.now.0;
+            // The first one may have to wait for its time, or for an engine that notices it.
+            let waits = state.paused.is_some() || state.first_task_at > 0;
             let open = state.is_running() && !shadow.damaged;
             if open && !waits && state.workflow_task == WorkflowTask::None {
                 return Err(format!(
