@@ -90,6 +90,30 @@ impl World {
         answer.try_recv().unwrap()
     }
 
+    /// Asks several things in one round.
+    pub fn ask_at_once(
+        &mut self,
+        asks: Vec<(Target, Request)>,
+    ) -> Vec<Result<Accepted, CallError>> {
+        let (calls, answers): (Vec<_>, Vec<_>) = asks
+            .into_iter()
+            .map(|(target, request)| {
+                let (reply, answer) = oneshot::channel();
+                let call = Call::Request {
+                    target,
+                    request: Box::new(request),
+                    reply: ReplyTo::Caller(reply),
+                };
+                (call, answer)
+            })
+            .unzip();
+        self.core.round(self.now, calls.into_iter());
+        let answers = answers.into_iter();
+        answers
+            .map(|mut answer| answer.try_recv().unwrap())
+            .collect()
+    }
+
     /// The same, with what is written in its batch.
     pub fn ask_with(
         &mut self,

@@ -508,6 +508,41 @@ fn a_reset_makes_a_run_of_a_part_of_another_in_one_batch() {
 }
 
 #[test]
+fn who_asks_for_a_run_that_is_gone_does_not_hide_the_newest() {
+    let mut world = World::new();
+    world.start("p");
+    world.turn("p", vec![child("c", ParentClosePolicy::Terminate)]);
+    let finish_event_id = world.state("p").completed_event_id;
+    let reset = Request::Reset(Box::new(ResetWorkflow {
+        finish_event_id,
+        ..Default::default()
+    }));
+    let gone = Target {
+        run_id: Some(RunId([7; 16])),
+        ..target("p")
+    };
+    let poke = Request::Signal(Box::new(SignalWorkflow {
+        name: "poke".to_owned(),
+        ..Default::default()
+    }));
+    let asks = vec![
+        (target("p"), reset),
+        (gone, poke.clone()),
+        (target("p"), poke),
+    ];
+    let said: Vec<_> = world.ask_at_once(asks);
+    let made = said[0].as_ref().unwrap().run_id;
+    assert!(matches!(
+        said[1],
+        Err(CallError::Rejected(Rejection::NotFound { .. }))
+    ));
+    assert_eq!(said[2].as_ref().unwrap().run_id, made);
+    world.crash();
+    assert_eq!(world.state("p").run_id, made.to_string());
+    world.check("p");
+}
+
+#[test]
 fn a_run_made_by_a_reset_hears_of_children_that_ended_before_it_was_made() {
     let mut world = World::new();
     world.start("p");
