@@ -19,10 +19,20 @@ fn everything_holds_whatever_goes_wrong() {
         reports.iter().any(|report| report.retries > 0),
         "nothing was to be undone again"
     );
+    assert!(
+        reports.iter().any(|report| report.cached > 0),
+        "no plan was used again"
+    );
     let seen: BTreeSet<String> = reports.into_iter().flat_map(|report| report.seen).collect();
     for name in [
         "ActivityTaskCompleted",
         "ActivityAttemptReturned",
+        "ActivityPaused",
+        "ActivityUnpaused",
+        "ActivityReset",
+        "ActivityOptionsUpdated",
+        "WorkflowExecutionPaused",
+        "WorkflowExecutionUnpaused",
         "ChildWorkflowExecutionCompleted",
         "ExternalWorkflowExecutionSignaled",
         "TimerFired",

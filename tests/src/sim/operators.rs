@@ -123,17 +123,18 @@ async fn look(world: &World, target: &Target) -> MutableState {
 fn choose(world: &World, state: &MutableState) -> ActivityChoice {
     let activities: Vec<&Activity> = state.activities.values().collect();
     let kind = world.roll(8);
-    if kind == 0 {
-        return ActivityChoice::All;
-    }
-    if kind == 1 || activities.is_empty() {
+    if kind == 0 || activities.is_empty() {
         let ids = ["0", "1", "task1", "plan", "never"];
         let id = *world.dice.borrow_mut().pick(&ids);
         return ActivityChoice::Id(id.to_owned());
     }
     let activity = *world.dice.borrow_mut().pick(&activities);
+    let several = activities.len() > 1;
     match kind {
+        1 => ActivityChoice::All,
         2 => ActivityChoice::Type(activity.activity_type.clone()),
+        3 | 4 if several => ActivityChoice::All,
+        5 if several => ActivityChoice::Type(activity.activity_type.clone()),
         _ => ActivityChoice::Id(activity.activity_id.clone()),
     }
 }
