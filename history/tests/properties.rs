@@ -295,6 +295,10 @@ proptest! {
             replay::fold_onto(&mut state, tail).unwrap();
             prop_assert_eq!(&state, &story.state);
         }
+        // Nothing is recorded as of a moment that is still to come.
+        for record in &story.records {
+            prop_assert!(record.at() <= story.now, "{record:?}");
+        }
         // What is asked of others can be done, and is then not asked any more.
         story.cross();
         prop_assert!(outward::ids(&story.state).is_empty());

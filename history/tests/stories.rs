@@ -109,6 +109,8 @@ fn an_attempt_times_out_and_its_late_result_still_counts() {
         attempt: 1,
     });
     story.complete(ActivityRef::Scheduled(5));
+    // Its next attempt was not due yet, and history does not tell of a start that is still to come.
+    assert!(story.records.iter().all(|record| record.at() <= story.now));
     story.complete(ActivityRef::Scheduled(5));
     story.check(
         "

@@ -9,10 +9,16 @@ use orchestrion_history::ids::{Namespace, RunId, Timestamp};
 /// A run, or one activity of it by its id.
 type What = (RunId, Option<String>);
 
+/// How many had asked that something goes on; none if somebody was about to.
+#[derive(Debug, Clone, Copy)]
+pub struct Ticket(Option<u64>);
+
 #[derive(Debug, Default)]
 struct OfExecution {
     /// How many ask right now that something goes on.
     releasing: u32,
+    /// How many ever did.
+    released: u64,
     since: BTreeMap<What, Timestamp>,
 }
 
@@ -30,6 +36,7 @@ impl Holds {
     pub fn release_begins(&mut self, namespace: &Namespace, workflow_id: &str) {
         let of = self.of(namespace, workflow_id);
         of.releasing += 1;
+        of.released += 1;
         of.since.clear();
     }
 
@@ -39,16 +46,23 @@ impl Holds {
         of.releasing = of.releasing.saturating_sub(1);
     }
 
-    /// Somebody was told that a run, or an activity of it, is held back from now on.
+    /// What to bring to [`Holds::granted`] by whoever is about to ask for a hold.
+    pub fn ticket(&mut self, namespace: &Namespace, workflow_id: &str) -> Ticket {
+        let of = self.of(namespace, workflow_id);
+        Ticket((of.releasing == 0).then_some(of.released))
+    }
+
+    /// Somebody was told that a run, or an activity of it, is held back from now on. Who was told what first says nothing of what was
+    /// done first: it counts only if nobody asked for the opposite meanwhile.
     pub fn granted(
         &mut self,
         namespace: &Namespace,
         workflow_id: &str,
         what: What,
-        now: Timestamp,
+        (ticket, now): (Ticket, Timestamp),
     ) {
         let of = self.of(namespace, workflow_id);
-        if of.releasing == 0 {
+        if ticket.0 == Some(of.released) {
             of.since.entry(what).or_insert(now);
         }
     }
@@ -76,18 +90,27 @@ mod tests {
         let namespace = Namespace::parse("north").unwrap();
         let run = RunId([7; 16]);
         let mut holds = Holds::default();
-        holds.granted(&namespace, "w", (run, Some("a".to_owned())), Timestamp(3));
-        assert_eq!(holds.since(&namespace, "w", run, None), None);
-        assert_eq!(holds.since(&namespace, "w", run, Some("b")), None);
-        let since = holds.since(&namespace, "w", run, Some("a"));
-        assert_eq!(since, Some(Timestamp(3)));
+        let hold = |holds: &mut Holds, ticket, activity: Option<&str>, at| {
+            let what = (run, activity.map(str::to_owned));
+            holds.granted(&namespace, "w", what, (ticket, Timestamp(at)));
+        };
+        let since = |holds: &Holds, activity| holds.since(&namespace, "w", run, activity);
+        let early = holds.ticket(&namespace, "w");
+        hold(&mut holds, early, Some("a"), 3);
+        assert_eq!(since(&holds, None), None);
+        assert_eq!(since(&holds, Some("b")), None);
+        assert_eq!(since(&holds, Some("a")), Some(Timestamp(3)));
         holds.release_begins(&namespace, "w");
-        assert_eq!(holds.since(&namespace, "w", run, Some("a")), None);
-        // It may be undone again by what is on its way.
-        holds.granted(&namespace, "w", (run, None), Timestamp(4));
-        assert_eq!(holds.since(&namespace, "w", run, None), None);
+        assert_eq!(since(&holds, Some("a")), None);
+        // It may be undone again by what is on its way, or was done before that.
+        let meanwhile = holds.ticket(&namespace, "w");
+        hold(&mut holds, meanwhile, None, 4);
         holds.release_ends(&namespace, "w");
-        holds.granted(&namespace, "w", (run, None), Timestamp(5));
-        assert_eq!(holds.since(&namespace, "w", run, None), Some(Timestamp(5)));
+        hold(&mut holds, meanwhile, None, 4);
+        hold(&mut holds, early, None, 4);
+        assert_eq!(since(&holds, None), None);
+        let late = holds.ticket(&namespace, "w");
+        hold(&mut holds, late, None, 5);
+        assert_eq!(since(&holds, None), Some(Timestamp(5)));
     }
 }

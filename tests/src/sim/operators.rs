@@ -18,6 +18,7 @@ use orchestrion_proto::temporal::api::common::v1::RetryPolicy;
 use orchestrion_proto::temporal::api::taskqueue::v1::TaskQueue;
 
 use super::clients::{ask, pick, target};
+use super::holds::Ticket;
 use super::ledger::Run;
 use super::observer::Shadow;
 use super::script;
@@ -213,6 +214,12 @@ async fn asked_of_activities(
     said.ok()
 }
 
+fn ticket(world: &World, target: &Target) -> Ticket {
+    let mut ledger = world.ledger.borrow_mut();
+    let id = target.workflow_id.as_str();
+    ledger.holds.ticket(&target.namespace, id)
+}
+
 async fn pause_run(world: &World, target: Target) {
     let mark = world.ledger.borrow_mut().mark("a pause of a run");
     let pause = Request::Pause(PauseWorkflow {
@@ -222,6 +229,7 @@ async fn pause_run(world: &World, target: Target) {
     });
     for _ in 0..1 + world.roll(2) {
         world.ledger.borrow_mut().asks_again(&mark);
+        let ticket = ticket(world, &target);
         let said = asked(world, &target, &pause, false).await;
         world.say(|| format!("{} is to be paused: {}", target.workflow_id, brief(&said)));
         let run = said.as_ref().ok().map(|accepted| accepted.run_id);
@@ -229,7 +237,8 @@ async fn pause_run(world: &World, target: Target) {
             let now = world.now();
             let mut ledger = world.ledger.borrow_mut();
             let id = target.workflow_id.as_str();
-            (ledger.holds).granted(&target.namespace, id, (run_id, None), now);
+            let what = (run_id, None);
+            (ledger.holds).granted(&target.namespace, id, what, (ticket, now));
         }
         let run = run.map(|run_id| (target.namespace.clone(), run_id));
         note(world, &mark, run, &said);
@@ -276,13 +285,14 @@ async fn pause_activities(world: &World, target: Target, state: &MutableState) {
             choice: &choice,
             mark: &mark,
         };
+        let ticket = ticket(world, &target);
         let accepted = asked_of_activities(world, &target, &pause, of).await;
         if let (Some(accepted), ActivityChoice::Id(activity)) = (accepted, &choice) {
             let now = world.now();
             let mut ledger = world.ledger.borrow_mut();
             let what = (accepted.run_id, Some(activity.clone()));
             let id = target.workflow_id.as_str();
-            ledger.holds.granted(&target.namespace, id, what, now);
+            (ledger.holds).granted(&target.namespace, id, what, (ticket, now));
         }
     }
     let world = world.clone();

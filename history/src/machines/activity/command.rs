@@ -207,7 +207,8 @@ pub(in crate::machines) fn request_cancel(
     );
     let idle = activity.is_none_or(|a| matches!(a.stage, Stage::Queued | Stage::Backoff { .. }));
     if idle {
-        let doubted = activity.and_then(|activity| doubted_start(scheduled_event_id, activity));
+        let doubted =
+            activity.and_then(|activity| doubted_start(scheduled_event_id, activity, draft.now));
         let started_event_id =
             doubted.map_or(0, |(at, kind, start)| draft.event_at(at, kind, start));
         draft.event(
@@ -226,10 +227,14 @@ pub(in crate::machines) fn request_cancel(
 
 /// The late start before a cancellation, if the attempt before timed out: such an attempt may have done its work all the same. The
 /// start carries the time-out as its last failure; without it the activity would look like one that never ran.
-pub(super) fn doubted_start(id: i64, activity: &Activity) -> Option<(i64, EventType, Attributes)> {
+pub(super) fn doubted_start(
+    id: i64,
+    activity: &Activity,
+    now: i64,
+) -> Option<(i64, EventType, Attributes)> {
     let timed_out = matches!(
         activity.last_failure.get()?.failure_info,
         Some(FailureInfo::TimeoutFailureInfo(_))
     );
-    timed_out.then(|| start_event(id, activity, ""))
+    timed_out.then(|| start_event(id, activity, "", now))
 }

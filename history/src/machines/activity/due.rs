@@ -134,7 +134,7 @@ fn time_out(
         });
     let mut events = Vec::with_capacity(2);
     if matches!(activity.stage, Stage::Started { .. }) {
-        events.push(start_event(id, activity, ""));
+        events.push(start_event(id, activity, "", draft.now));
     }
     events.push((draft.now, EventType::ActivityTaskTimedOut, close));
     draft.happened_outside(context, events);
@@ -145,6 +145,7 @@ pub(super) fn start_event(
     id: i64,
     activity: &Activity,
     identity: &str,
+    now: i64,
 ) -> (i64, EventType, Attributes) {
     let (at, identity, request_id) = match &activity.stage {
         Stage::Started {
@@ -153,7 +154,8 @@ pub(super) fn start_event(
             request_id,
             ..
         } => (*at, identity.as_str(), request_id.as_str()),
-        _ => (activity.attempt_scheduled_at, identity, ""),
+        // Its next attempt may not be due yet: history knows no start that is still to come.
+        _ => (activity.attempt_scheduled_at.min(now), identity, ""),
     };
     let attributes = ActivityTaskStartedEventAttributes {
         scheduled_event_id: id,

@@ -172,7 +172,7 @@ pub(super) fn complete(
             ..Default::default()
         });
     // A late answer closes an attempt that timed out: history still needs the start before the close.
-    let start = start_event(id, activity, &request.identity);
+    let start = start_event(id, activity, &request.identity, context.now.0);
     draft.happened_outside(
         context,
         vec![
@@ -213,7 +213,7 @@ pub(super) fn fail(
                     retry_state: retry_state.into(),
                     ..Default::default()
                 });
-            let start = start_event(id, activity, &request.identity);
+            let start = start_event(id, activity, &request.identity, context.now.0);
             draft.happened_outside(
                 context,
                 vec![start, (context.now.0, EventType::ActivityTaskFailed, close)],
@@ -243,7 +243,7 @@ pub(super) fn confirm_canceled(
             identity: request.identity.clone(),
             ..Default::default()
         });
-    let start = start_event(id, activity, &request.identity);
+    let start = start_event(id, activity, &request.identity, context.now.0);
     draft.happened_outside(
         context,
         vec![
@@ -325,7 +325,9 @@ fn cancel_idle(draft: &mut Draft<'_>, context: &Context<'_>, id: i64, activity: 
             scheduled_event_id: id,
             ..Default::default()
         });
-    let mut events: Vec<_> = command::doubted_start(id, activity).into_iter().collect();
+    let mut events: Vec<_> = command::doubted_start(id, activity, context.now.0)
+        .into_iter()
+        .collect();
     events.push((context.now.0, EventType::ActivityTaskCanceled, close));
     draft.happened_outside(context, events);
 }

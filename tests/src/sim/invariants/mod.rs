@@ -10,6 +10,7 @@
 //! | what operators were granted is done, or was so already | what they were told, journals | `operators.rs` |
 //! | what is paused is handed out to nobody | journals, what operators were told, what workers were handed | `held_back.rs` |
 //! | nothing that happens to a run is left unseen | journals | `unseen.rs` |
+//! | no record is of a moment that is still to come | journals | `times.rs` |
 //! | each attempt has one outcome and one holder | journals, what workers were handed | `outcomes.rs` |
 //! | a revert that is run again is run once at a time until it is undone | records of what could not be undone, journals | `retries.rs` |
 //! | each turn is what its code makes of what it counts as having seen | journals, what workers had seen | `turns.rs` |
@@ -37,6 +38,7 @@ pub mod refused;
 pub mod replay;
 pub mod retention;
 pub mod retries;
+pub mod times;
 pub mod turns;
 pub mod undo;
 pub mod unseen;
@@ -115,6 +117,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(closed::Closed::default()),
         Box::new(retention::Retention),
         Box::new(indexes::Indexes),
+        Box::new(times::Times),
         Box::new(operators::Operators::default()),
         Box::new(held_back::HeldBack::default()),
         Box::new(unseen::Unseen::default()),
