@@ -279,8 +279,12 @@ async fn start_plan(world: &World, tenant: &Tenant) {
     let (content, plan) = match kind {
         0 => (planners::action(&id, &ids), None),
         // One of a few that others ask for as well, in both tenants.
-        1 | 2 => {
-            let shared: [&[&str]; 3] = [&["plain"], &["red", "blue"], &["blue", "plain", "red"]];
+        1 => {
+            let shared: [&[&str]; 3] = [
+                &["red", "blue"],
+                &["blue", "plain", "red"],
+                &["red", "blue", "red", "blue"],
+            ];
             let names = *world.dice.borrow_mut().pick(&shared);
             (planners::shared_action(names), None)
         }

@@ -45,7 +45,7 @@ pub struct Profile {
 impl Profile {
     /// Nothing goes wrong.
     pub const CALM: Self = Self {
-        steps: 1_200,
+        steps: 2_000,
         kills: 0,
         kills_in_commit: 0,
         refusals: 0,
@@ -68,7 +68,7 @@ impl Profile {
             _ => usual,
         };
         Self {
-            steps: 1_200,
+            steps: 2_000,
             kills: some(4),
             kills_in_commit: some(4),
             refusals: some(8),

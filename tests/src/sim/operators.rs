@@ -63,7 +63,7 @@ pub enum Act {
 /// Looks after a tenant's executions until nobody asks for anything any more.
 pub async fn operate(world: World, namespace: Namespace) {
     loop {
-        world.pause(2_500).await;
+        world.pause(4_000).await;
         if !world.asking.get() {
             return;
         }
@@ -245,8 +245,8 @@ async fn pause_run(world: &World, target: Target) {
     }
     let world = world.clone();
     world.clone().spawn(async move {
-        world.pause(40_000).await;
-        if world.roll(5) > 0 {
+        world.pause(9_000).await;
+        if world.roll(8) > 0 {
             unpause_run(&world, &target).await;
         }
     });
@@ -297,8 +297,8 @@ async fn pause_activities(world: &World, target: Target, state: &MutableState) {
     }
     let world = world.clone();
     world.clone().spawn(async move {
-        world.pause(30_000).await;
-        if world.roll(5) > 0 {
+        world.pause(7_000).await;
+        if world.roll(8) > 0 {
             unpause_activities(&world, &target, choice).await;
         }
     });
