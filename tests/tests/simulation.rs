@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use orchestrion_tests::sim::{self, Profile, Report};
 
-const SEEDS: std::ops::Range<u64> = 1..41;
+const SEEDS: std::ops::Range<u64> = 1..61;
 
 fn run(seed: u64) -> Report {
     sim::run(seed).unwrap_or_else(|failure| panic!("{}\n{}", failure.line(), failure.story))

@@ -45,14 +45,10 @@ impl Invariant for Unseen {
                 continue;
             };
             match &event.attributes {
-                Some(A::WorkflowTaskCompletedEventAttributes(done)) => {
-                    if self
-                        .0
-                        .get(run)
-                        .is_some_and(|id| *id < done.started_event_id)
-                    {
-                        self.0.remove(run);
-                    }
+                Some(A::WorkflowTaskCompletedEventAttributes(done))
+                    if (self.0.get(run)).is_some_and(|id| *id < done.started_event_id) =>
+                {
+                    self.0.remove(run);
                 }
                 Some(attributes) if has_to_be_seen(attributes) => {
                     self.0.entry(run.clone()).or_insert(event.event_id);
