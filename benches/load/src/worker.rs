@@ -291,6 +291,8 @@ impl Worker {
                 .await?;
             events.extend(page.history.unwrap_or_default().events);
             if page.next_page_token.is_empty() {
+                // What has happened since comes with the next task.
+                events.retain(|event| event.event_id <= task.started_event_id);
                 return Ok(events);
             }
             get.next_page_token = page.next_page_token;
