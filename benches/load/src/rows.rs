@@ -131,12 +131,12 @@ pub fn all() -> Vec<Row> {
             Temporal(Sdk, Work::One, 0.0, 64),
             &[],
         ),
-        row(
+        named(row(
             "W1-SDK-256",
             "one activity, Temporal's Rust SDK, 256 clients",
             Temporal(Sdk, Work::One, 0.0, 256),
             &[],
-        ),
+        )),
         row(
             "W2-T-1",
             "ten activities in a row, Temporal API, 1 client",
@@ -233,12 +233,12 @@ pub fn all() -> Vec<Row> {
             CrashStream,
             &[AtMost("kill_to_completion_s", 0.5)],
         ),
-        row(
+        named(row(
             "W5-SDK",
             "kill -9 under load, Temporal's Rust SDK",
             Crash(Sdk),
             &[],
-        ),
+        )),
         row(
             "W6-1",
             "three tasks, services on WebSockets, 1 client",
