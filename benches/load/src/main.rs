@@ -51,7 +51,7 @@ struct Arguments {
     /// The engine's program [default: `orchestrion` beside this one]
     #[arg(long)]
     engine: Option<PathBuf>,
-    /// The worker on Temporal's Rust SDK; without it its rows are measured only when they are named, and then fail
+    /// The worker on Temporal's Rust SDK (`setup/temporal-rust.sh --release` says where it is); without it its rows are left out
     #[arg(long)]
     sdk_worker: Option<PathBuf>,
     /// Where to write the figures as JSON
