@@ -78,6 +78,8 @@ struct Run {
     last: Option<Payloads>,
     /// What each activity answered, as JSON; where all of them count.
     texts: Vec<String>,
+    /// The id of the last event that it has seen.
+    seen: i64,
     scheduled: u32,
     completed: u32,
     timer: Option<SystemTime>,
@@ -262,7 +264,11 @@ impl Worker {
             runs.insert(run_id.clone(), Run::new(kind, started.input.clone()));
         }
         let run = runs.get_mut(run_id).ok_or("a run begins in its middle")?;
-        events.iter().for_each(|event| run.apply(event));
+        // A task that the engine has ended, because too much waited behind it, may come after the one that took its place.
+        for event in events.iter().filter(|event| event.event_id > run.seen) {
+            run.apply(event);
+        }
+        run.seen = run.seen.max(task.started_event_id);
         let commands = run.turn(self.activity_time);
         let ends = commands
             .last()
@@ -317,6 +323,7 @@ impl Run {
             input,
             last: None,
             texts: Vec::new(),
+            seen: 0,
             scheduled: 0,
             completed: 0,
             timer: None,
