@@ -265,7 +265,8 @@ impl Worker {
         }
         let run = runs.get_mut(run_id).ok_or("a run begins in its middle")?;
         // A task that the engine has ended, because too much waited behind it, may come after the one that took its place.
-        for event in events.iter().filter(|event| event.event_id > run.seen) {
+        let seen = run.seen;
+        for event in events.iter().filter(|event| event.event_id > seen) {
             run.apply(event);
         }
         run.seen = run.seen.max(task.started_event_id);
