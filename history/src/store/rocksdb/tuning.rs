@@ -2,7 +2,10 @@
 //!
 //! Invariant: no option here decides what is true; a folder written with one tuning opens with another.
 
-use ::rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options};
+use ::rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel,
+    LruCacheOptions, Options,
+};
 
 use super::super::Family;
 
@@ -12,6 +15,9 @@ const DEFAULT_STRATEGY: i32 = 0;
 const NO_DICTIONARY: i32 = 0;
 /// Of zstd.
 const FASTEST_LEVEL: i32 = 1;
+/// Parts of the cache, each with its own lock, as a power of two; by itself it makes 64 of our 32 MB, and a block larger than a
+/// part is read from the disk each time.
+const CACHE_PART_BITS: i32 = 4;
 
 /// The memory that all families share.
 pub(super) struct Tuning {
@@ -21,8 +27,11 @@ pub(super) struct Tuning {
 
 impl Tuning {
     pub(super) fn new(block_cache_bytes: usize, write_buffer_bytes: usize) -> Self {
+        let mut cache = LruCacheOptions::default();
+        cache.set_capacity(block_cache_bytes);
+        cache.set_num_shard_bits(CACHE_PART_BITS);
         Self {
-            cache: Cache::new_lru_cache(block_cache_bytes),
+            cache: Cache::new_lru_cache_opts(&cache),
             write_buffer_bytes,
         }
     }
@@ -64,6 +73,11 @@ impl Tuning {
         options.set_arena_block_size(256 * 1024);
         // Every compaction of a small store rewrites all of it: half as often.
         options.set_level_zero_file_num_compaction_trigger(8);
+        // Each table that is written out reaches over all shards, so that its compaction rewrites the first level whole: that one is kept
+        // small, in small tables, and what lies below it is moved by parts. Tables grow with the levels, for the sake of open files.
+        options.set_max_bytes_for_level_base(32 * 1024 * 1024);
+        options.set_target_file_size_base(8 * 1024 * 1024);
+        options.set_target_file_size_multiplier(2);
         // The fastest level takes a few microseconds for a run, and leaves a third of its bytes on disk.
         options.set_compression_type(DBCompressionType::Zstd);
         options.set_compression_options(NO_WINDOW, FASTEST_LEVEL, DEFAULT_STRATEGY, NO_DICTIONARY);
@@ -74,6 +88,12 @@ impl Tuning {
         // Counted against the cache, so that memory stays bounded however large the folder grows.
         table.set_cache_index_and_filter_blocks(true);
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        // In blocks of their own: whole, those of a table with a million keys would be larger than what the cache takes as one, and be
+        // read anew for each key that is looked up.
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+        table.set_metadata_block_size(4 * 1024);
+        table.set_pin_top_level_index_and_filter(true);
         match family {
             Family::Meta => {}
             // Read by key, and each new workflow id asks for one that is not there.
