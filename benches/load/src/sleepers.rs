@@ -44,7 +44,8 @@ pub async fn measure(plan: &Plan, staff: Staff) -> Result<Measured> {
     let submitted: Vec<(String, String, String)> = submitted.await?.into_iter().flatten().collect();
     let took = began.elapsed();
     // The last of them have had their turn and left memory by then, and none has woken.
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    let settled = if plan.sleepers > MANY { 30 } else { 10 };
+    tokio::time::sleep(Duration::from_secs(settled)).await;
     let asleep = stage.engine.resident()?;
     let mut late = Vec::with_capacity(submitted.len());
     for chunk in submitted.chunks(64) {
