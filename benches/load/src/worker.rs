@@ -35,7 +35,7 @@ use crate::{Result, method};
 const IDENTITY: &str = "load-worker";
 const STICKY_QUEUE: &str = "load-sticky";
 /// Polls that wait at each of its queues.
-const POLLS: usize = 16;
+const POLLS: usize = 64;
 const PAUSE: Duration = Duration::from_millis(5);
 
 #[derive(Args)]
