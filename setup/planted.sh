@@ -27,8 +27,8 @@ for patch in "$root"/tests/planted/*.patch; do
     exit 1
   }
 done
-cargo build --quiet --package orchestrion-tests --bin sim
-program="$CARGO_TARGET_DIR/debug/sim"
+cargo build --quiet --profile sim --package orchestrion-tests --bin sim
+program="$CARGO_TARGET_DIR/sim/sim"
 cp "$program" "$scratch/sim"
 
 missed=0

@@ -192,10 +192,12 @@ async fn killed_between_tasks_again_and_again_each_is_executed_once() {
     let mut plan = Plan::new().task("task1", &service, json!({"id": "t1"}));
     for number in 2..=TASKS {
         let after = format!("$task{}.id", number - 1);
+        // The last one takes long enough that the engine is not killed while the end is told: that is told again then.
+        let sleep_ms = if number == TASKS { 2_000 } else { 0 };
         plan = plan.task(
             &format!("task{number}"),
             &service,
-            json!({"id": format!("t{number}"), "after": [after]}),
+            json!({"id": format!("t{number}"), "after": [after], "sleep_ms": sleep_ms}),
         );
     }
 
