@@ -611,3 +611,33 @@ fn a_childs_end_finds_the_run_that_waits_when_the_one_that_was_reset_has_left() 
     );
     world.check("p");
 }
+
+/// Both runs ask under the same event, so the second is given the child that the first has started.
+#[test]
+fn a_childs_end_finds_the_run_that_asked_for_it_again_after_a_reset() {
+    let mut world = World::new();
+    world.start("p");
+    world.turn("p", vec![]);
+    let finish_event_id = world.state("p").completed_event_id;
+    let poke = Request::Signal(Box::new(SignalWorkflow {
+        name: "poke".to_owned(),
+        ..Default::default()
+    }));
+    world.ask(target("p"), poke).unwrap();
+    world.turn("p", vec![child("c", ParentClosePolicy::RequestCancel)]);
+    let first = world.state("c").run_id;
+    let reset = Request::Reset(Box::new(ResetWorkflow {
+        finish_event_id,
+        ..Default::default()
+    }));
+    world.ask(target("p"), reset).unwrap();
+    world.turn("p", vec![child("c", ParentClosePolicy::RequestCancel)]);
+    assert_eq!(world.state("c").run_id, first);
+    world.turn("c", vec![complete()]);
+    let events = world.events("p");
+    assert_eq!(
+        events[events.len() - 3..],
+        ["StartChildInitiated", "ChildStarted", "ChildCompleted"]
+    );
+    world.check("p");
+}

@@ -79,6 +79,8 @@ use self::shared::{EPOCH, Shared, World};
 
 /// Steps in which everything has to end once the faults have stopped.
 const DRAIN_STEPS_MAX: u32 = 60_000;
+/// Records that a story shows of a long journal: so many of its beginning, and as many of its end.
+const JOURNAL_LINES: usize = 40;
 
 /// Lines of a story that are kept.
 const STORY_LINES_MAX: usize = 120;
@@ -724,13 +726,14 @@ impl Stage {
                 let number = record.event().map_or(0, |event| event.event_id);
                 format!("{seconds:>10.3} {number:>4} {}", record.type_name())
             });
-            let lines: Vec<String> = records.collect();
-            let last = lines.len().saturating_sub(60);
+            let mut lines: Vec<String> = records.collect();
+            if lines.len() > 2 * JOURNAL_LINES {
+                let left_out = lines.len() - 2 * JOURNAL_LINES;
+                let note = format!("           ... {left_out} more");
+                lines.splice(JOURNAL_LINES..lines.len() - JOURNAL_LINES, [note]);
+            }
             let id = &shadow.state.workflow_id;
-            format!(
-                "{id} of {namespace}, run {run_id}:\n{}",
-                lines[last..].join("\n")
-            )
+            format!("{id} of {namespace}, run {run_id}:\n{}", lines.join("\n"))
         });
         stories.collect::<Vec<_>>().join("\n")
     }

@@ -301,7 +301,7 @@ impl Core {
     ) -> Result<RunKey, CallError> {
         let known = self.find(parent);
         let Err(CallError::Rejected(_)) = known else {
-            return self.after_resets(known?, initiated_event_id);
+            return self.after_resets(child, known?, initiated_event_id);
         };
         let newest = self.find(&Target {
             run_id: None,
@@ -317,25 +317,34 @@ impl Core {
         }
     }
 
-    /// The run that has a parent's part now: a reset may have made others of it.
+    /// The run that has a parent's part now: a reset may have made others of it. One that was reset to before it asked for the child has no
+    /// part in it, unless it has asked again and was given the same one.
     fn after_resets(
         &mut self,
+        child: &RunKey,
         parent: RunKey,
         initiated_event_id: i64,
     ) -> Result<RunKey, CallError> {
-        let mut parent = parent;
+        let first = self.executions[child].state.first_run_id.clone();
+        let mut waits = parent.clone();
+        let (mut at, mut kept) = (parent, true);
         loop {
-            let state = &self.executions[&parent].state;
-            let kept = initiated_event_id < state.reset_at_event_id;
-            let Some(next) = RunId::parse(&state.reset_run_id).filter(|_| kept) else {
-                return Ok(parent);
+            let state = &self.executions[&at].state;
+            let Some(next) = RunId::parse(&state.reset_run_id) else {
+                return Ok(waits);
             };
-            let workflow_id = self.executions[&parent].workflow_id.clone();
-            parent = self.find(&Target {
-                namespace: parent.0,
+            kept &= initiated_event_id < state.reset_at_event_id;
+            let workflow_id = self.executions[&at].workflow_id.clone();
+            at = self.find(&Target {
+                namespace: at.0,
                 workflow_id,
                 run_id: Some(next),
             })?;
+            let asked_again = self.executions[&at].state.children.get(&initiated_event_id);
+            kept |= asked_again.is_some_and(|again| again.run_id == first);
+            if kept {
+                waits = at.clone();
+            }
         }
     }
 
